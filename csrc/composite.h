@@ -1,0 +1,23 @@
+#pragma once
+// The ops spelled in ATen ops: for transforms, for tracers and for devices without kernels of ours.
+
+#include <ATen/core/Tensor.h>
+
+#include <tuple>
+
+namespace leakyrelu_ext::composite {
+
+/// In place like at::leaky_relu_, but a negative slope is differentiable too.
+at::Tensor& leaky_relu_(at::Tensor& input, double negative_slope);
+
+std::tuple<at::Tensor, at::Tensor> leaky_relu_forward(const at::Tensor& input, double negative_slope);
+
+at::Tensor leaky_relu_forward_(at::Tensor& input, double negative_slope);
+
+at::Tensor leaky_relu_backward(
+    const at::Tensor& grad_output,
+    const at::Tensor& mask,
+    double negative_slope,
+    at::OptionalIntArrayRef output_strides);
+
+} // namespace leakyrelu_ext::composite

@@ -1,0 +1,43 @@
+#pragma once
+// The ops as C++ calls through the dispatcher. Schemas: ops.cpp.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <tuple>
+
+namespace leakyrelu_ext::ops {
+
+template <typename Signature>
+c10::TypedOperatorHandle<Signature> find(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+inline const auto& leaky_relu() {
+  static const auto op = find<at::Tensor(const at::Tensor&, double)>("leakyrelu_ext::leaky_relu");
+  return op;
+}
+
+inline const auto& leaky_relu_() {
+  static const auto op = find<at::Tensor&(at::Tensor&, double)>("leakyrelu_ext::leaky_relu_");
+  return op;
+}
+
+inline const auto& leaky_relu_forward() {
+  static const auto op =
+      find<std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, double)>("leakyrelu_ext::leaky_relu_forward");
+  return op;
+}
+
+inline const auto& leaky_relu_forward_() {
+  static const auto op = find<at::Tensor(at::Tensor&, double)>("leakyrelu_ext::leaky_relu_forward_");
+  return op;
+}
+
+inline const auto& leaky_relu_backward() {
+  static const auto op = find<at::Tensor(const at::Tensor&, const at::Tensor&, double, at::OptionalSymIntArrayRef)>(
+      "leakyrelu_ext::leaky_relu_backward");
+  return op;
+}
+
+} // namespace leakyrelu_ext::ops

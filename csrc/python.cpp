@@ -1,0 +1,118 @@
+// The Python module _C: entry points with less overhead than torch.ops, and build_info().
+
+#include <ATen/core/PythonFallbackKernel.h>
+#include <ATen/ops/leaky_relu.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/jit/frontend/tracer.h>
+#include <torch/csrc/utils/pybind.h>
+#include <torch/csrc/utils/python_arg_parser.h>
+#include <torch/version.h>
+
+#include "composite.h"
+#include "cpu/loops.h"
+#include "ops.h"
+
+namespace leakyrelu_ext {
+namespace {
+
+/// Tracers and tensors that rewrite ops below Python know ATen's, not ours.
+bool wants_aten(const at::Tensor& input) {
+  return input.unsafeGetTensorImpl()->is_python_dispatch() || c10::impl::TorchDispatchModeTLS::any_modes_set() ||
+      torch::jit::tracer::isTracing();
+}
+
+PyObject* run(at::Tensor input, double negative_slope) {
+  at::Tensor output;
+  {
+    pybind11::gil_scoped_release no_gil;
+    output = wants_aten(input) ? at::leaky_relu(input, negative_slope) : ops::leaky_relu().call(input, negative_slope);
+  }
+  return THPVariable_Wrap(std::move(output));
+}
+
+PyObject* run_(at::Tensor input, double negative_slope) {
+  {
+    pybind11::gil_scoped_release no_gil;
+    wants_aten(input) ? composite::leaky_relu_(input, negative_slope) : ops::leaky_relu_().call(input, negative_slope);
+  }
+  return THPVariable_Wrap(std::move(input));
+}
+
+/// Arguments that are not plainly (Tensor, float): PyTorch's own parser converts them or words the TypeError.
+PyObject* parse_and_run(
+    torch::PythonArgParser& parser, PyObject* const* args, Py_ssize_t count, PyObject* (*run_op)(at::Tensor, double)) {
+  const auto packed = pybind11::reinterpret_steal<pybind11::tuple>(PyTuple_New(count));
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyTuple_SET_ITEM(packed.ptr(), i, Py_NewRef(args[i]));
+  }
+  torch::ParsedArgs<2> parsed_args;
+  auto parsed = parser.parse(packed.ptr(), nullptr, parsed_args);
+  const at::Tensor input = parsed.tensor(0);
+  return run_op(input, parsed.scalar(1).toDouble());
+}
+
+bool plain(PyObject* const* args, Py_ssize_t count) {
+  return count == 2 && THPVariable_Check(args[0]) && PyFloat_Check(args[1]);
+}
+
+PyObject* leaky_relu(PyObject* /*module*/, PyObject* const* args, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  if (C10_LIKELY(plain(args, count))) {
+    return run(THPVariable_Unpack(args[0]), PyFloat_AS_DOUBLE(args[1]));
+  }
+  static torch::PythonArgParser parser({"leaky_relu(Tensor input, Scalar negative_slope)"});
+  return parse_and_run(parser, args, count, run);
+  END_HANDLE_TH_ERRORS
+}
+
+PyObject* leaky_relu_(PyObject* /*module*/, PyObject* const* args, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  if (C10_LIKELY(plain(args, count))) {
+    return run_(THPVariable_Unpack(args[0]), PyFloat_AS_DOUBLE(args[1]));
+  }
+  static torch::PythonArgParser parser({"leaky_relu_(Tensor input, Scalar negative_slope)"});
+  return parse_and_run(parser, args, count, run_);
+  END_HANDLE_TH_ERRORS
+}
+
+// Plain CPython calls: pybind11's argument conversion would cost a third of a small tensor's forward.
+PyMethodDef methods[] = {
+    {"leaky_relu", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(leaky_relu)), METH_FASTCALL, nullptr},
+    {"leaky_relu_", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(leaky_relu_)), METH_FASTCALL, nullptr},
+    {nullptr, nullptr, 0, nullptr}};
+
+pybind11::dict build_info() {
+  pybind11::dict info;
+  info["torch_built_with"] = TORCH_VERSION;
+#if defined(__clang__)
+  info["compiler"] = "clang " __clang_version__;
+#else
+  info["compiler"] = "gcc " __VERSION__;
+#endif
+  info["cpu_tier"] = cpu::active_tier().name;
+#ifdef _OPENMP
+  info["openmp"] = true;
+#else
+  info["openmp"] = false;
+#endif
+#ifdef LEAKYRELU_EXT_WITH_CUDA
+  info["cuda"] = LEAKYRELU_EXT_WITH_CUDA;
+  info["cuda_archs"] = LEAKYRELU_EXT_CUDA_ARCHS;
+#else
+  info["cuda"] = pybind11::none();
+  info["cuda_archs"] = pybind11::none();
+#endif
+  return info;
+}
+
+} // namespace
+} // namespace leakyrelu_ext
+
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  if (PyModule_AddFunctions(m.ptr(), leakyrelu_ext::methods) != 0) {
+    throw pybind11::error_already_set();
+  }
+  m.def("build_info", &leakyrelu_ext::build_info);
+}

@@ -1,0 +1,118 @@
+"""Loads the compiled library and registers the ops' fake kernels; without the library, the built-in stands in."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import warnings
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._version import __version__
+
+_FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def _load() -> ModuleType:
+    """Imports ``_C``, but not one compiled against another torch: its C++ ABI may differ without a missing symbol."""
+    built = importlib.import_module("leakyrelu_ext._built_with").TORCH
+    if built.split(".")[:2] != torch.__version__.split(".")[:2]:
+        raise ImportError(f"it was compiled against torch {built}, and this is torch {torch.__version__}")
+    return importlib.import_module("leakyrelu_ext._C")
+
+
+native: ModuleType | None
+obstacle: str | None
+try:
+    native, obstacle = _load(), None
+except ImportError as error:
+    native, obstacle = None, str(error)
+    _message = (
+        f"leakyrelu_ext: the compiled library cannot be loaded ({obstacle}). "
+        "Mend: `pip install --no-build-isolation --force-reinstall --no-deps leakyrelu_ext` (or `.` in its sources) "
+        "in this environment."
+    )
+    if os.environ.get("LEAKYRELU_EXT_REQUIRE_NATIVE", "0") not in ("", "0"):
+        raise ImportError(_message) from error
+    warnings.warn(f"{_message} Until then everything runs on PyTorch's own leaky_relu.", stacklevel=3)
+
+
+def build_info() -> dict[str, Any]:
+    """What is installed and which kernels will run.
+
+    Returns:
+        A dict with ``version``, ``native`` (the compiled library is loaded), ``obstacle`` (why not, else None), ``torch``
+        and ``python`` (those running), and ``platform``; with the compiled library also ``torch_built_with``,
+        ``compiler``, ``cpu_tier`` (instruction set of the CPU kernels: ``avx512``, ``avx2`` or ``generic``; it follows
+        ``ATEN_CPU_CAPABILITY``), ``openmp`` (the CPU kernels use threads), ``cuda`` and ``cuda_archs`` (None without CUDA
+        kernels).
+    """
+    info: dict[str, Any] = {
+        "version": __version__,
+        "native": native is not None,
+        "obstacle": obstacle,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    if native is not None:
+        info.update(native.build_info())
+    return info
+
+
+def _check_floating(op: str, argument: str, tensor: Tensor) -> None:
+    if tensor.dtype not in _FLOATING:
+        raise NotImplementedError(
+            f"{op}(): \"leaky_relu\" not implemented for '{tensor.dtype}': argument '{argument}' must be of dtype float64, "
+            "float32, bfloat16 or float16"
+        )
+
+
+def _empty_mask(input: Tensor) -> Tensor:
+    return input.new_empty(((input.numel() + 7) // 8,), dtype=torch.uint8)
+
+
+def _fake_leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    _check_floating("leaky_relu", "input", input)
+    return torch.empty_like(input)
+
+
+def _fake_leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    _check_floating("leaky_relu_", "input", input)
+    return input
+
+
+def _fake_leaky_relu_forward(input: Tensor, negative_slope: float = 0.01) -> tuple[Tensor, Tensor]:
+    _check_floating("leaky_relu_forward", "input", input)
+    return torch.empty_like(input), _empty_mask(input)
+
+
+def _fake_leaky_relu_forward_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    _check_floating("leaky_relu_forward_", "input", input)
+    return _empty_mask(input)
+
+
+def _fake_leaky_relu_backward(
+    grad_output: Tensor, mask: Tensor, negative_slope: float, output_strides: list[int] | None
+) -> Tensor:
+    _check_floating("leaky_relu_backward", "grad_output", grad_output)
+    if mask.device != grad_output.device:
+        raise RuntimeError(
+            "leaky_relu_backward(): argument 'mask' must be on the device of 'grad_output' "
+            f"({grad_output.device}), got {mask.device}"
+        )
+    if output_strides is None:
+        return torch.empty_like(grad_output, memory_format=torch.contiguous_format)
+    return grad_output.new_empty_strided(grad_output.shape, output_strides)
+
+
+if native is not None:
+    torch.library.register_fake("leakyrelu_ext::leaky_relu", _fake_leaky_relu)
+    torch.library.register_fake("leakyrelu_ext::leaky_relu_", _fake_leaky_relu_)
+    torch.library.register_fake("leakyrelu_ext::leaky_relu_forward", _fake_leaky_relu_forward)
+    torch.library.register_fake("leakyrelu_ext::leaky_relu_forward_", _fake_leaky_relu_forward_)
+    torch.library.register_fake("leakyrelu_ext::leaky_relu_backward", _fake_leaky_relu_backward)
