@@ -1,0 +1,126 @@
+"""Under torch.compile the functional is the built-in, and the ops called directly stay opaque; both right."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import assert_same_bits, randn
+from torch import nn
+from torch._dynamo import compiled_autograd
+from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
+
+import leakyrelu_ext
+from leakyrelu_ext import LeakyReLU, leaky_relu
+
+BACKENDS = ["eager", "aot_eager", "inductor"]
+FUNCTIONS = {
+    "functional": leaky_relu,
+    "in place": lambda x, slope: leaky_relu(x.mul(1), slope, inplace=True),
+    "module": lambda x, slope: LeakyReLU(slope)(x),
+}
+OPS = {
+    "leaky_relu": lambda x, slope: torch.ops.leakyrelu_ext.leaky_relu(x, slope),
+    "leaky_relu, transposed": lambda x, slope: torch.ops.leakyrelu_ext.leaky_relu(x.t(), slope).t(),
+    "leaky_relu_forward": lambda x, slope: torch.ops.leakyrelu_ext.leaky_relu_forward(x, slope)[0],
+    "leaky_relu_": lambda x, slope: torch.ops.leakyrelu_ext.leaky_relu_(x.mul(1), slope),
+    "leaky_relu_ on the argument": lambda x, slope: torch.ops.leakyrelu_ext.leaky_relu_(x, slope),
+}
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def assert_compiled_matches_the_builtin(function, slope, backend, dynamic):
+    compiled = torch.compile(function, fullgraph=True, backend=backend, dynamic=dynamic)
+    for shape in ((5, 7), (5, 7), (9, 11)):
+        x, grad = randn(*shape).requires_grad_(), randn(*shape, seed=1)
+        expected = F.leaky_relu(x, slope)
+        assert_same_bits(compiled(x.detach().clone(), slope), expected)
+        actual = compiled(x * 1, slope)
+        assert_same_bits(actual, expected)
+        (actual_grad,) = torch.autograd.grad(actual, x, grad)
+        assert_same_bits(actual_grad, torch.where(x > 0, grad, grad * slope))
+
+
+@pytest.mark.parametrize("dynamic", [None, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("slope", [0.2, -0.5])
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_functional_and_module(function, slope, backend, dynamic):
+    assert_compiled_matches_the_builtin(function, slope, backend, dynamic)
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("dynamic", [None, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("function", OPS.values(), ids=OPS)
+def test_ops_called_directly(function, backend, dynamic):
+    assert_compiled_matches_the_builtin(function, -0.5, backend, dynamic)
+
+
+def test_the_graph_is_the_builtins():
+    def graph(module):
+        counter = CompileCounterWithBackend("aot_eager")
+        torch.compile(module, fullgraph=True, backend=counter)(randn(3, 4))
+        return [str(node.target) for node in counter.graphs[0].graph.nodes if node.op.startswith("call")]
+
+    assert graph(LeakyReLU(0.2)) == graph(nn.LeakyReLU(0.2))
+    assert graph(LeakyReLU(0.2, inplace=True)) == graph(nn.LeakyReLU(0.2, inplace=True))
+
+
+def test_no_recompilation_when_only_data_changes():
+    counter = CompileCounter()
+    compiled = torch.compile(LeakyReLU(0.2), fullgraph=True, backend=counter)
+    for seed in range(5):
+        compiled(randn(3, 4, seed=seed))
+    assert counter.frame_count == 1
+
+
+def test_bfloat16_under_autocast():
+    model, builtin = (nn.Sequential(nn.Linear(8, 8), activation(0.2)) for activation in (LeakyReLU, nn.LeakyReLU))
+    builtin.load_state_dict(model.state_dict())
+    x = randn(4, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual, expected = (torch.compile(m, fullgraph=True)(x) for m in (model, builtin))
+    assert actual.dtype == torch.bfloat16
+    assert_same_bits(actual, expected)
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_compiled_autograd(transposed, inplace, backend):
+    for shape in ((5, 7), (6, 3)):
+        x, grad = randn(*shape).requires_grad_(), randn(*shape, seed=1)
+        with compiled_autograd._enable(torch.compile(backend=backend, dynamic=True)):
+            hidden = (x * 2).t() if transposed else x * 2
+            y = leaky_relu(hidden, 0.1, inplace=inplace)
+            assert inplace or y.grad_fn.name() == "LeakyReLUBackward"
+            y.backward(grad.t() if transposed else grad)
+        (expected,) = torch.autograd.grad(F.leaky_relu(x * 2, 0.1), x, grad)
+        assert_same_bits(x.grad, expected)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_export_holds_the_builtin(strict):
+    model = nn.Sequential(nn.Linear(3, 3), LeakyReLU(0.1))
+    x = randn(2, 3)
+    exported = torch.export.export(model, (x,), strict=strict)
+    assert "aten.leaky_relu.default" in [str(node.target) for node in exported.graph.nodes]
+    assert "leakyrelu_ext" not in str(exported.graph)
+    assert_same_bits(exported.module()(x), model(x))
+
+
+def test_import_does_not_import_the_compiler():
+    """torch._dynamo takes a second to import; only those who compile should pay for it."""
+    import subprocess
+    import sys
+
+    code = "import sys, leakyrelu_ext; leakyrelu_ext.LeakyReLU(); print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    assert leakyrelu_ext.__version__

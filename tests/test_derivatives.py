@@ -1,0 +1,133 @@
+"""Derivatives of any order, in both modes, and under torch.func's transforms."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import randn
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+
+from leakyrelu_ext import LeakyReLU, LeakyReLUFunction, leaky_relu
+
+# Function, and as the last one the op that users can call without our Python code.
+FUNCTIONS = {
+    "functional": leaky_relu,
+    "in place": lambda x, slope: leaky_relu(x * 1, slope, inplace=True),
+    "Function": LeakyReLUFunction.apply,
+    "op": pytest.param(lambda x, slope: torch.ops.leakyrelu_ext.leaky_relu(x, slope), marks=pytest.mark.native),
+    "op with mask": pytest.param(
+        lambda x, slope: torch.ops.leakyrelu_ext.leaky_relu_forward(x, slope)[0], marks=pytest.mark.native
+    ),
+}
+every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+every_slope = pytest.mark.parametrize("slope", [0.0, 0.01, -0.5, 2.0])
+
+
+def double(*shape):
+    return randn(*shape, dtype=torch.float64).requires_grad_()
+
+
+LEAVES = {
+    "contiguous": lambda: double(3, 5),
+    "channels_last": lambda: double(2, 3, 2, 2).detach().contiguous(memory_format=torch.channels_last).requires_grad_(),
+    "strided": lambda: double(4, 6).detach()[:, ::2].requires_grad_(),
+    "0-dim": double,
+}
+
+
+@every_function
+@every_slope
+@pytest.mark.parametrize("leaf", LEAVES.values(), ids=LEAVES)
+def test_first_derivative(leaf, slope, function):
+    assert gradcheck(lambda x: function(x, slope), leaf(), check_forward_ad=True, check_batched_grad=True)
+
+
+@every_function
+@every_slope
+@pytest.mark.parametrize("leaf", LEAVES.values(), ids=LEAVES)
+def test_second_derivative(leaf, slope, function):
+    assert gradgradcheck(lambda x: function(x, slope), leaf(), check_fwd_over_rev=True, check_batched_grad=True)
+
+
+@every_function
+def test_third_derivative(function):
+    x = double(20)
+
+    def derivatives(activation):
+        value = activation(x, 0.1) ** 4
+        for _ in range(3):
+            (value,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+        return value
+
+    torch.testing.assert_close(derivatives(function), derivatives(F.leaky_relu))
+    assert derivatives(function).abs().max() > 1
+
+
+@every_function
+@every_slope
+def test_forward_mode(slope, function):
+    x, tangent = randn(30), randn(30, seed=1)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, tangent)
+        actual = forward_ad.unpack_dual(function(dual, slope)).tangent
+    assert torch.equal(actual, torch.where(x > 0, tangent, tangent * slope))
+
+
+@every_function
+@every_slope
+def test_transforms_match_the_builtin(slope, function):
+    x = randn(4, 6)
+
+    def ours(t):
+        return function(t, slope)
+
+    def builtin(t):
+        return F.leaky_relu(t, slope)
+
+    def cube(activation):
+        return lambda t: (activation(t) ** 3).sum()
+
+    assert torch.equal(vmap(ours)(x), vmap(builtin)(x))
+    assert torch.equal(vmap(ours, in_dims=1, out_dims=1)(x), builtin(x))
+    assert torch.equal(grad(cube(ours))(x), grad(cube(builtin))(x))
+    assert torch.equal(vmap(grad(cube(ours)))(x), vmap(grad(cube(builtin)))(x))
+    assert torch.equal(vmap(grad(cube(ours)), in_dims=1)(x), vmap(grad(cube(builtin)), in_dims=1)(x))
+    assert torch.equal(jacrev(ours)(x), jacrev(builtin)(x))
+    assert torch.equal(jacfwd(ours)(x), jacfwd(builtin)(x))
+    torch.testing.assert_close(hessian(cube(ours))(x), hessian(cube(builtin))(x))
+    assert torch.equal(grad(lambda t: grad(cube(ours))(t).sum())(x), grad(lambda t: grad(cube(builtin))(t).sum())(x))
+    for actual, expected in zip(jvp(ours, (x,), (x,)), jvp(builtin, (x,), (x,)), strict=True):
+        assert torch.equal(actual, expected)
+    assert torch.equal(vjp(ours, x)[1](x)[0], vjp(builtin, x)[1](x)[0])
+
+
+@pytest.mark.native
+def test_the_native_path_comes_back_after_a_transform():
+    x = randn(10).requires_grad_()
+    vmap(grad(lambda t: leaky_relu(t).sum()))(x)
+    assert leaky_relu(x).grad_fn.name() == "LeakyReLUBackward"
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_batched_gradients_of_one_graph(layout):
+    x = LEAVES[layout]()
+    y = leaky_relu(x, 0.1)
+    assert y.grad_fn.name() == "LeakyReLUBackward"
+    grads = randn(3, *x.shape, dtype=torch.float64, seed=1)
+    (actual,) = torch.autograd.grad(y, x, grads, is_grads_batched=True)
+    assert torch.equal(actual, torch.where(x > 0, grads, grads * 0.1))
+
+
+def test_in_place_under_vmap():
+    x = randn(4, 6)
+    actual = vmap(lambda t: leaky_relu(t.clone(), -0.5, inplace=True))(x)
+    assert torch.equal(actual, F.leaky_relu(x, -0.5))
+
+
+def test_modules_of_an_ensemble():
+    models = [torch.nn.Sequential(torch.nn.Linear(3, 3), LeakyReLU(0.1)) for _ in range(4)]
+    parameters, buffers = torch.func.stack_module_state(models)
+    x = randn(5, 3)
+    actual = vmap(lambda p, b: functional_call(models[0], (p, b), (x,)))(parameters, buffers)
+    torch.testing.assert_close(actual, torch.stack([model(x) for model in models]))

@@ -1,0 +1,118 @@
+"""The forward is bit for bit the built-in's."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import (
+    DTYPES,
+    HALF_DTYPES,
+    LAYOUTS,
+    SLOPES,
+    assert_same_bits,
+    every_bit_pattern,
+    misaligned,
+    randn,
+    random_bit_patterns,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leakyrelu_ext import leaky_relu
+
+
+@pytest.mark.parametrize("slope", SLOPES)
+@pytest.mark.parametrize("dtype", HALF_DTYPES)
+def test_every_half_pattern_matches_the_builtin(dtype, slope):
+    x = every_bit_pattern(dtype)
+    assert_same_bits(leaky_relu(x, slope), F.leaky_relu(x, slope))
+
+
+@pytest.mark.parametrize("slope", SLOPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_random_patterns_match_the_builtin(dtype, slope):
+    x = random_bit_patterns(dtype)
+    assert_same_bits(leaky_relu(x, slope), F.leaky_relu(x, slope))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_odd_sizes_match_the_builtin_at_every_offset(dtype):
+    for size in range(301):
+        for offset in range(4):
+            x = misaligned(randn(size, dtype=dtype), offset)
+            assert_same_bits(leaky_relu(x, 0.1), F.leaky_relu(x, 0.1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_match_the_builtin(layout, dtype):
+    x = LAYOUTS[layout](dtype)
+    actual = leaky_relu(x, 0.2)
+    assert_same_bits(actual, F.leaky_relu(x, 0.2))
+    assert actual.stride() == torch.empty_like(x).stride()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_many_elements_match_the_builtin_on_any_number_of_threads(dtype, threads):
+    x = randn(2**18 + 37, dtype=dtype)  # beyond the grain: the threads share it, unevenly
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert_same_bits(leaky_relu(x, 0.2), F.leaky_relu(x, 0.2))
+    finally:
+        torch.set_num_threads(before)
+
+
+@given(
+    shape=st.lists(st.integers(0, 9), max_size=4),
+    steps=st.lists(st.integers(1, 3), min_size=4, max_size=4),
+    order=st.permutations(range(4)),
+    slope=st.floats(width=32),
+    dtype=st.sampled_from(DTYPES),
+)
+def test_any_shape_stride_and_slope_matches_the_builtin(shape, steps, order, slope, dtype):
+    dims = len(shape)
+    whole = randn(*(size * step for size, step in zip(shape, steps, strict=False)), dtype=dtype)
+    x = whole[tuple(slice(None, None, step) for step in steps[:dims])].permute([d for d in order if d < dims])
+    assert_same_bits(leaky_relu(x, slope), F.leaky_relu(x, slope))
+
+
+def test_output_owns_new_memory():
+    x = randn(10)
+    assert leaky_relu(x).data_ptr() != x.data_ptr()
+
+
+@pytest.mark.parametrize("slope", [1, True, torch.tensor(0.5), 1 + 0j])
+def test_slopes_that_the_builtin_converts(slope):
+    x = randn(100)
+    assert_same_bits(leaky_relu(x, slope), F.leaky_relu(x, slope))
+
+
+def test_numpy_scalars_as_slope():
+    numpy = pytest.importorskip("numpy")
+    x = randn(100)
+    assert_same_bits(leaky_relu(x, numpy.float32(0.3)), F.leaky_relu(x, numpy.float32(0.3)))
+    assert_same_bits(leaky_relu(x, numpy.float64(0.3)), F.leaky_relu(x, numpy.float64(0.3)))
+
+
+def test_lazily_negated_and_conjugated_views():
+    imaginary = torch.randn(50, dtype=torch.complex64).conj().imag
+    assert imaginary.is_neg()
+    assert_same_bits(leaky_relu(imaginary, 0.1), F.leaky_relu(imaginary.resolve_neg(), 0.1))
+
+
+@pytest.mark.slow
+def test_more_than_2_to_31_elements():
+    size = 2**31 + 2**16 + 5
+    memory = {line.split(":")[0]: int(line.split()[1]) for line in open("/proc/meminfo")}  # noqa: SIM115
+    if memory["MemAvailable"] * 1024 < 5 * size:
+        pytest.skip(f"needs {5 * size / 2**30:.0f} GiB of free memory")
+    x = torch.full((size,), -4.0, dtype=torch.bfloat16)
+    x[-5:] = torch.tensor([-2.0, 3.0, -0.0, 8.0, -16.0])
+    leaf = x.requires_grad_()
+    y = leaky_relu(leaf, 0.5)
+    assert y[-5:].tolist() == [-1.0, 3.0, -0.0, 8.0, -8.0]
+    assert y[2**31 - 2 : 2**31 + 2].tolist() == [-2.0] * 4
+    (grad,) = torch.autograd.grad(y, leaf, y.detach())  # the output itself serves as the gradient
+    assert grad[-5:].tolist() == [-0.5, 3.0, -0.0, 8.0, -4.0]
+    assert grad[2**31 - 2 : 2**31 + 2].tolist() == [-1.0] * 4

@@ -1,0 +1,129 @@
+"""Whoever intercepts PyTorch's calls (subclasses, modes, tracers) sees the built-in or our function, never an unknown op."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import assert_same_bits, randn
+from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from leakyrelu_ext import LeakyReLU, leaky_relu, leaky_relu_
+
+
+class Logged(torch.Tensor):
+    """A __torch_function__ subclass."""
+
+    seen: list = []  # noqa: RUF012
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        cls.seen.append(function)
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+class Wrapped(torch.Tensor):
+    """A __torch_dispatch__ subclass that knows ATen's leaky_relu and nothing of ours."""
+
+    @staticmethod
+    def __new__(cls, inner):
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype, requires_grad=inner.requires_grad)
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    @classmethod
+    def __torch_dispatch__(cls, op, types, args=(), kwargs=None):
+        if op.namespace != "aten":
+            raise NotImplementedError(op)
+        unwrapped = [arg.inner if isinstance(arg, cls) else arg for arg in args]
+        result = op(*unwrapped, **(kwargs or {}))
+        return cls(result) if isinstance(result, torch.Tensor) and op is torch.ops.aten.leaky_relu.default else args[0]
+
+
+def test_torch_function_subclasses():
+    Logged.seen.clear()
+    y = leaky_relu(randn(10).as_subclass(Logged), 0.1)
+    assert type(y) is Logged
+    assert leaky_relu in Logged.seen
+    assert_same_bits(y.as_subclass(torch.Tensor), F.leaky_relu(randn(10), 0.1))
+    parameter = nn.Parameter(randn(10))
+    assert type(leaky_relu(parameter)) is torch.Tensor
+
+
+def test_torch_dispatch_subclasses():
+    assert_same_bits(leaky_relu(Wrapped(randn(10)), 0.1).inner, F.leaky_relu(randn(10), 0.1))
+    wrapped = Wrapped(randn(10))
+    assert leaky_relu_(wrapped, 0.1) is wrapped
+    assert_same_bits(wrapped.inner, F.leaky_relu(randn(10), 0.1))
+
+
+def test_torch_function_modes():
+    class Mode(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            seen.append(function)
+            return function(*args, **(kwargs or {}))
+
+    seen = []
+    with Mode():
+        leaky_relu(randn(3))
+    assert leaky_relu in seen
+
+
+def test_torch_dispatch_modes():
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            seen.append(op)
+            return op(*args, **(kwargs or {}))
+
+    seen = []
+    x = randn(10).requires_grad_()
+    with Mode():
+        y = leaky_relu(x, 0.1)
+    assert torch.ops.aten.leaky_relu.default in seen
+    assert_same_bits(y, F.leaky_relu(x, 0.1))
+
+
+def test_default_device():
+    torch.set_default_device("meta")
+    try:
+        assert leaky_relu(torch.empty(3)).is_meta
+    finally:
+        torch.set_default_device(None)
+
+
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+def test_make_fx(mode):
+    graph = make_fx(lambda x: leaky_relu(leaky_relu(x, 0.1), 0.2, inplace=True), tracing_mode=mode)(randn(3))
+    assert "leakyrelu_ext" not in graph.code
+    assert graph.code.count("aten.leaky_relu") == 2
+    assert_same_bits(graph(randn(5)), F.leaky_relu(F.leaky_relu(randn(5), 0.1), 0.2))
+
+
+def test_symbolic_trace():
+    model = nn.Sequential(nn.Linear(3, 3), LeakyReLU(0.1))
+    traced = torch.fx.symbolic_trace(model)
+    x = randn(2, 3)
+    assert_same_bits(traced(x), model(x))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_jit_trace_holds_the_builtin():
+    traced = torch.jit.trace(LeakyReLU(0.1), randn(2, 3))
+    kinds = [node.kind() for node in traced.inlined_graph.nodes()]
+    assert "aten::leaky_relu" in kinds
+    assert not any("leakyrelu_ext" in kind for kind in kinds)
+
+
+def test_jagged_nested_tensors():
+    x = torch.nested.nested_tensor([randn(2), randn(3, seed=1)], layout=torch.jagged)
+    assert_same_bits(leaky_relu(x, 0.1).values(), F.leaky_relu(x.values(), 0.1))
+    assert_same_bits(leaky_relu_(x, 0.1).values(), x.values())
+
+
+def test_fake_tensors():
+    with torch._subclasses.FakeTensorMode():
+        x = torch.empty(2, 3, 4, 5).to(memory_format=torch.channels_last)
+        y = leaky_relu(x)
+    assert y.stride() == x.stride()

@@ -1,0 +1,101 @@
+"""Loading: what is said of the build, and what happens when the library cannot be loaded."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import leakyrelu_ext
+
+WITHOUT_NATIVE = "import sys; sys.modules['leakyrelu_ext._C'] = None\n"
+PRETEND_ANOTHER_TORCH = (
+    "import sys, types; m = types.ModuleType('leakyrelu_ext._built_with'); m.TORCH = '2.0.1'\n"
+    "sys.modules['leakyrelu_ext._built_with'] = m\n"
+)
+
+
+def python(code, **environment):
+    environment = {key: value for key, value in os.environ.items() if key != "LEAKYRELU_EXT_REQUIRE_NATIVE"} | environment
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+
+
+def test_build_info():
+    info = leakyrelu_ext.build_info()
+    assert info["version"] == leakyrelu_ext.__version__
+    assert info["torch"] == torch.__version__
+    assert (info["obstacle"] is None) == info["native"]
+
+
+@pytest.mark.native
+def test_build_info_of_the_library():
+    info = leakyrelu_ext.build_info()
+    assert info["native"]
+    assert info["cpu_tier"] in ("avx512", "avx2", "generic")
+    assert info["torch_built_with"].split(".")[:2] == torch.__version__.split(".")[:2]
+    assert info["openmp"] == ("OpenMP" in torch.__config__.parallel_info().split("ATen parallel backend:")[1])
+
+
+@pytest.mark.native
+@pytest.mark.parametrize(("capability", "tier"), [("avx512", "avx512"), ("avx2", "avx2"), ("default", "generic")])
+def test_tier_follows_aten_cpu_capability(capability, tier):
+    if capability not in torch.backends.cpu.get_cpu_capability().lower() and capability == "avx512":
+        pytest.skip("this CPU has no AVX-512")
+    code = "import leakyrelu_ext; print(leakyrelu_ext.build_info()['cpu_tier'])"
+    assert python(code, ATEN_CPU_CAPABILITY=capability).stdout.strip() == tier
+
+
+@pytest.mark.native
+def test_one_openmp_runtime():
+    """A second one would start a second pool of threads."""
+    code = "import leakyrelu_ext; print(open('/proc/self/maps').read())"
+    maps = python(code).stdout
+    runtimes = {line.split()[-1] for line in maps.splitlines() if "libgomp" in line or "libomp" in line}
+    assert len(runtimes) == 1, runtimes
+
+
+def test_main_tells_which_kernels_run():
+    done = python("import runpy; runpy.run_module('leakyrelu_ext', run_name='__main__')")
+    assert done.returncode == 0, done.stderr
+    assert "kernels on CPU" in done.stdout
+    assert "kernels on CUDA" in done.stdout
+
+
+@pytest.mark.parametrize("trouble", [WITHOUT_NATIVE, PRETEND_ANOTHER_TORCH], ids=["no library", "other torch"])
+def test_falls_back_with_one_warning(trouble):
+    code = trouble + (
+        "import warnings\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always')\n"
+        "    import torch, leakyrelu_ext\n"
+        "x = torch.tensor([-2.0, 3.0], requires_grad=True)\n"
+        "y = leakyrelu_ext.LeakyReLU(0.5)(x); y.sum().backward()\n"
+        "z = leakyrelu_ext.leaky_relu_(x * 1, -0.5); z.sum().backward()\n"
+        "info = leakyrelu_ext.build_info()\n"
+        "print([str(w.message) for w in caught if 'leakyrelu_ext' in str(w.message)])\n"
+        "print(y.tolist(), z.tolist(), x.grad.tolist(), info['native'], info['obstacle'])\n"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    warnings, results = done.stdout.splitlines()
+    assert warnings.count("cannot be loaded") == 1
+    assert "pip install --no-build-isolation" in warnings
+    assert results.startswith("[-1.0, 3.0] [1.0, 3.0] [0.0, 2.0] False ")
+
+
+@pytest.mark.parametrize("trouble", [WITHOUT_NATIVE, PRETEND_ANOTHER_TORCH], ids=["no library", "other torch"])
+def test_may_be_required(trouble):
+    done = python(trouble + "import leakyrelu_ext", LEAKYRELU_EXT_REQUIRE_NATIVE="1")
+    assert done.returncode == 1
+    assert "ImportError: leakyrelu_ext: the compiled library cannot be loaded" in done.stderr
+
+
+def test_names_the_torch_it_was_compiled_against():
+    done = python(PRETEND_ANOTHER_TORCH + "import leakyrelu_ext", LEAKYRELU_EXT_REQUIRE_NATIVE="1")
+    assert f"compiled against torch 2.0.1, and this is torch {torch.__version__}" in done.stderr
+
+
+def test_import_leaves_the_environment_alone():
+    done = python("import os; before = dict(os.environ); import leakyrelu_ext; print(before == dict(os.environ))")
+    assert done.stdout.strip() == "True"
