@@ -1,0 +1,66 @@
+"""What the benchmark runs on: activations of real photographs, and normal noise of many sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+SLOPE = 0.01
+SIZES = tuple(2**power for power in range(6, 25, 2))
+
+
+@dataclass(frozen=True)
+class Input:
+    """A named tensor, made when it is needed (the large ones should not all live at once)."""
+
+    name: str
+    make: Callable[[], Tensor]
+
+
+def photographs() -> Tensor:
+    """The two photographs that scikit-learn ships (china.jpg, flower.jpg), standardised per channel: [2, 3, 427, 640]."""
+    from sklearn.datasets import load_sample_images
+
+    images = torch.stack([torch.from_numpy(image.copy()) for image in load_sample_images().images])
+    pixels = images.permute(0, 3, 1, 2).to(torch.float32).contiguous()
+    mean = pixels.mean((0, 2, 3), keepdim=True)
+    std = pixels.std((0, 2, 3), keepdim=True)
+    return (pixels - mean) / std
+
+
+@torch.no_grad()
+def conv_stem_activations(seed: int) -> tuple[Tensor, Tensor]:
+    """What reaches the two Leaky ReLUs of a convolutional stem over the photographs.
+
+    Conv 3->32 and 32->64, 3x3, stride 2, with He initialisation for the slope (He et al.: Delving Deep into Rectifiers,
+    ICCV 2015). Returns [2, 32, 214, 320] and [2, 64, 107, 160], float32.
+    """
+    convs = [nn.Conv2d(3, 32, 3, stride=2, padding=1), nn.Conv2d(32, 64, 3, stride=2, padding=1)]
+    generator = torch.Generator().manual_seed(seed)
+    for conv in convs:
+        nn.init.kaiming_normal_(conv.weight, a=SLOPE, nonlinearity="leaky_relu", generator=generator)
+        assert conv.bias is not None
+        nn.init.zeros_(conv.bias)
+    first = convs[0](photographs())
+    second = convs[1](nn.functional.leaky_relu(first, SLOPE))
+    return first, second
+
+
+def real_inputs(seed: int) -> list[Input]:
+    first, second = conv_stem_activations(seed)
+    return [
+        Input("photos, stem 1", lambda: first),
+        Input("photos, stem 2", lambda: second),
+        Input("photos, stem 2, channels_last", lambda: second.contiguous(memory_format=torch.channels_last)),
+    ]
+
+
+def noise_inputs(seed: int, sizes: tuple[int, ...] = SIZES) -> Iterator[Input]:
+    def make(size: int) -> Tensor:
+        return torch.randn(size, generator=torch.Generator().manual_seed(seed))
+
+    for size in sizes:
+        yield Input(f"noise, 2^{size.bit_length() - 1}", lambda size=size: make(size))  # type: ignore[misc]

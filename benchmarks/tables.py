@@ -1,0 +1,68 @@
+"""How results are shown in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from rich.table import Table
+
+from .ops import Row, geometric_mean
+
+
+def seconds(value: float) -> str:
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}" if value / scale < 1000 else f"{value / scale:.0f} {unit}"
+    return f"{value / 1e-9:.0f} ns"
+
+
+def size(value: int) -> str:
+    for unit, scale in (("MiB", 2**20), ("KiB", 2**10)):
+        if value >= scale:
+            return f"{value / scale:.4g} {unit}"
+    return f"{value} B"
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def ops_table(rows: Sequence[Row]) -> Table:
+    table = Table(
+        title="Leaky ReLU: built-in eager and leakyrelu_ext, interleaved, medians",
+        caption=(
+            "ratio = built-in / ours: above 1 ours is faster. Then, built-in / ours: bytes that each must move per second; "
+            "bytes saved for the backward; minor page faults per call."
+        ),
+    )
+    for heading in ("input", "dtype", "mode"):
+        table.add_column(heading)
+    for heading in ("built-in", "ours", "ratio", "GB/s", "saved", "faults"):
+        table.add_column(heading, justify="right")
+    section = None
+    for row in rows:
+        if section not in (None, row.input):
+            table.add_section()
+        section = row.input
+        table.add_row(
+            row.input,
+            dtype_name(row.dtype),
+            row.mode,
+            seconds(row.builtin.seconds),
+            seconds(row.ours.seconds),
+            f"{row.ratio:.2f}",
+            " / ".join(f"{moved / sample.seconds / 1e9:.1f}" for moved, sample in row.traffic),
+            f"{size(row.builtin_saved)} / {size(row.ours_saved)}",
+            f"{row.builtin.faults:.0f} / {row.ours.faults:.0f}",
+            style="red" if row.ratio < 0.95 else "green" if row.ratio > 1.05 else "",
+        )
+    return table
+
+
+def ops_summary(rows: Sequence[Row]) -> str:
+    worst = min(rows, key=lambda row: row.ratio)
+    return (
+        f"geometric mean of {len(rows)} ratios: {geometric_mean(row.ratio for row in rows):.2f}x; "
+        f"worst: {worst.ratio:.2f}x ({worst.input}, {dtype_name(worst.dtype)}, {worst.mode})"
+    )

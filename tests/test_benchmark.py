@@ -1,0 +1,114 @@
+"""The benchmark measures what it says, and refuses to time two sides that differ."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import randn
+from torch import nn
+
+pytest.importorskip("rich")
+pytest.importorskip("sklearn")
+from leakyrelu_bench import cli, inputs, ops, tables, timing
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, "-m", "leakyrelu_bench", *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_ops_ends_in_its_table():
+    done = run("ops", "--max-size", "4096", "--seconds", "0.02", "--seed", "3", "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.strip().splitlines()
+    assert "1 thread(s)" in lines[0]
+    for word in ("photos, stem 1", "channels_last", "noise, 2^12", "bfloat16", "forward+backward"):
+        assert word in done.stdout
+    assert "2^14" not in done.stdout
+    assert lines[-1].startswith(f"geometric mean of {(3 + 4) * 2 * 3} ratios: ")
+    assert "worst: " in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nothing"],
+        ["ops", "--threads", "0"],
+        ["ops", "--threads", "x"],
+        ["ops", "--seconds", "-1"],
+        ["ops", "--dtype", "int8"],
+    ],
+)
+def test_bad_arguments(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: leakyrelu-bench" in capsys.readouterr().err
+
+
+def broken(what):
+    """The built-in with one mistake."""
+
+    class Module(nn.LeakyReLU):
+        def forward(self, x):
+            y = function(x, self.negative_slope)
+            return y + 0 * x.clamp(min=-1).detach() if what != "gradient" else torch.where(x > 0, x, (x * 0.01).detach())
+
+    def function(x, slope):
+        return torch.where(x >= 0, x, x * slope * (1.001 if what == "function" else 1))
+
+    return ops.Side(function, Module(inputs.SLOPE))
+
+
+@pytest.mark.parametrize("what", ["function", "gradient"])
+def test_a_side_that_differs_is_not_timed(what, monkeypatch, capsys):
+    monkeypatch.setattr(ops, "sides", lambda: (ops.Side(F.leaky_relu, nn.LeakyReLU(inputs.SLOPE)), broken(what)))
+    monkeypatch.setattr(ops, "measure_pair", lambda *_: pytest.fail("timed all the same"))
+    assert cli.main(["ops", "--max-size", "64"]) == 1
+    assert f"the {what} differs from the built-in's" in capsys.readouterr().err
+
+
+def test_inputs_are_the_photographs_activations_and_reproducible():
+    photos = inputs.photographs()
+    assert photos.shape == (2, 3, 427, 640)
+    torch.testing.assert_close(photos.std((0, 2, 3)), torch.ones(3))
+    first, second = inputs.conv_stem_activations(0)
+    assert first.shape == (2, 32, 214, 320)
+    assert second.shape == (2, 64, 107, 160)
+    assert 0.2 < (second > 0).float().mean() < 0.8
+    torch.testing.assert_close(second, inputs.conv_stem_activations(0)[1])
+    assert not torch.equal(second, inputs.conv_stem_activations(1)[1])
+
+
+def test_both_sides_are_timed_equally_often():
+    calls = []
+    one, other = timing.measure_pair(lambda: calls.append("a"), lambda: calls.append("b"), 0.01)
+    assert calls.count("a") == calls.count("b") > timing.MIN_ROUNDS
+    assert one.seconds > 0
+    assert other.seconds > 0
+
+
+def test_saved_bytes_and_traffic():
+    x = randn(1000).requires_grad_()
+    builtin, ours = ops.sides()
+    assert ops.saved_bytes(builtin.module, x) == 4000
+    if not ops.leakyrelu_ext.build_info()["native"]:
+        return
+    assert ops.saved_bytes(ours.module, x) == 125
+    row = ops.Row("x", torch.float32, "backward", timing.Sample(2.0, 0), timing.Sample(1.0, 0), 4000, 4000, 125)
+    assert row.ratio == 2.0
+    assert [moved for moved, _ in row.traffic] == [12000, 8125]
+
+
+def test_geometric_mean():
+    assert ops.geometric_mean([0.5, 2.0, 8.0]) == pytest.approx(2.0)
+
+
+def test_units():
+    assert tables.seconds(1.5e-6) == "1.5 µs"
+    assert tables.seconds(0.0123) == "12.3 ms"
+    assert tables.size(125) == "125 B"
+    assert tables.size(2**24) == "16 MiB"
