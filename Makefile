@@ -1,0 +1,67 @@
+# `make bench` and `make test` need Python >= 3.10, a C++20 compiler and make; they set up the rest in .venv.
+# TORCH='torch==2.14.1' (any version >= 2.13) chooses another torch; `make clean` first.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+TORCH_CUDA ?= torch==2.14.1
+VENV := .venv
+CUDA_VENV := .venv-cuda
+BIN := $(VENV)/bin
+CUDA_BIN := $(CUDA_VENV)/bin
+PIP_FLAGS := --quiet --disable-pip-version-check
+BUILD_INPUTS := setup.py pyproject.toml $(shell find csrc -type f)
+CPP_FILES := $(shell find csrc -type f)
+
+.PHONY: bench test test-slow test-fallback lint format cuda-check clean
+
+bench: $(VENV)/.installed
+	$(BIN)/leakyrelu-bench ops
+
+# REQUIRE_NATIVE: a library that does not load must fail the tests, not send them through the built-in.
+test: $(VENV)/.installed
+	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/pytest -m "not slow"
+
+test-slow: $(VENV)/.installed
+	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/pytest -m slow
+
+# The same suite as if the library had not been compiled.
+test-fallback: $(VENV)/.installed
+	$(BIN)/pytest --hide-native -m "not slow and not native"
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
+	$(BIN)/mypy
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP_FILES)
+
+# Compiles the CUDA kernels (no GPU needed), looks into the binary and runs the CPU tests' core on that torch.
+cuda-check: $(CUDA_VENV)/.torch
+	rm -rf build
+	FORCE_CUDA=1 $(CUDA_BIN)/pip install $(PIP_FLAGS) --verbose --no-build-isolation --no-deps --force-reinstall . \
+		> cuda-build.log 2>&1 || { tail -n 60 cuda-build.log; exit 1; }
+	! grep -n "warning" cuda-build.log
+	$(CUDA_BIN)/python .ci/check_cuda_binary.py
+	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest -m "not slow" tests/test_forward.py tests/test_backward.py \
+		tests/test_inplace.py tests/test_derivatives.py tests/test_ops.py
+
+clean:
+	rm -rf $(VENV) $(CUDA_VENV) build cuda-build.log *.egg-info leakyrelu_ext/_built_with.py leakyrelu_ext/*.so
+
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install $(PIP_FLAGS) '$(TORCH)' 'setuptools>=77' ninja pybind11
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.torch $(BUILD_INPUTS)
+	$(BIN)/pip install $(PIP_FLAGS) --no-build-isolation --editable '.[bench,test,dev]'
+	touch $@
+
+$(CUDA_VENV)/.torch: pyproject.toml
+	$(PYTHON) -m venv $(CUDA_VENV)
+	$(CUDA_BIN)/pip install $(PIP_FLAGS) '$(TORCH_CUDA)' 'setuptools>=77' ninja pybind11 expecttest hypothesis numpy 'pytest>=8'
+	touch $@
