@@ -9,6 +9,7 @@
 #include <torch/library.h>
 #include <torch/version.h>
 
+#include "autograd.h"
 #include "composite.h"
 #include "dense.h"
 #include "ops.h"
@@ -40,7 +41,7 @@ struct LeakyReLUBackward final : torch::autograd::Node {
   std::optional<std::vector<c10::SymInt>> output_strides; // nullopt: contiguous
 
   std::string name() const override {
-    return "LeakyReLUBackward";
+    return kNodeName;
   }
 
   void release_variables() override {
@@ -309,6 +310,10 @@ at::Tensor leaky_relu_forward_version_(c10::DispatchKeySet keys, at::Tensor& inp
 }
 
 } // namespace
+
+const std::type_info& node_type() {
+  return typeid(LeakyReLUBackward);
+}
 
 TORCH_LIBRARY_IMPL(leakyrelu_ext, Autograd, m) {
   m.impl("leaky_relu", TORCH_FN(leaky_relu_autograd));

@@ -4,12 +4,14 @@
 #include <ATen/ops/leaky_relu.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/Exceptions.h>
+#include <torch/csrc/autograd/python_cpp_function.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 #include <torch/csrc/utils/pybind.h>
 #include <torch/csrc/utils/python_arg_parser.h>
 #include <torch/version.h>
 
+#include "autograd.h"
 #include "composite.h"
 #include "cpu/loops.h"
 #include "ops.h"
@@ -83,6 +85,15 @@ PyMethodDef methods[] = {
     {"leaky_relu_", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(leaky_relu_)), METH_FASTCALL, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 
+/// Gives grad_fn a Python type of its own. AOTAutograd takes a node without one for a custom autograd.Function's, and then
+/// returns the result of an in-place op as a copy.
+void register_node_type() {
+  static PyTypeObject type;
+  torch::autograd::_initFunctionPyTypeObject(
+      type, kNodeName, /*function_properties=*/nullptr, /*function_methods=*/nullptr);
+  torch::autograd::registerCppFunction(node_type(), &type);
+}
+
 pybind11::dict build_info() {
   pybind11::dict info;
   info["torch_built_with"] = TORCH_VERSION;
@@ -114,5 +125,6 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   if (PyModule_AddFunctions(m.ptr(), leakyrelu_ext::methods) != 0) {
     throw pybind11::error_already_set();
   }
+  leakyrelu_ext::register_node_type();
   m.def("build_info", &leakyrelu_ext::build_info);
 }

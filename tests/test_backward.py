@@ -211,4 +211,6 @@ def test_retained_gradients_and_hooks():
 
 @pytest.mark.native
 def test_the_graph_names_the_op():
-    assert leaky_relu(randn(3).requires_grad_()).grad_fn.name() == "LeakyReLUBackward"
+    grad_fn = leaky_relu(randn(3).requires_grad_()).grad_fn
+    assert grad_fn.name() == type(grad_fn).__name__ == "LeakyReLUBackward"
+    assert [type(function).__name__ for function, _ in grad_fn.next_functions] == ["AccumulateGrad"]

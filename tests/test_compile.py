@@ -61,6 +61,16 @@ def test_ops_called_directly(function, backend, dynamic):
     assert_compiled_matches_the_builtin(function, -0.5, backend, dynamic)
 
 
+@pytest.mark.native
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_the_op_in_place_returns_its_argument(requires_grad):
+    compiled = torch.compile(torch.ops.leakyrelu_ext.leaky_relu_, fullgraph=True, backend="aot_eager")
+    x = randn(5, 7).requires_grad_(requires_grad)
+    hidden = x.clone()
+    assert compiled(hidden, -0.5) is hidden
+    assert_same_bits(hidden, F.leaky_relu(x, -0.5))
+
+
 def test_the_graph_is_the_builtins():
     def graph(module):
         counter = CompileCounterWithBackend("aot_eager")

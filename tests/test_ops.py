@@ -5,7 +5,10 @@ import torch
 import torch.nn.functional as F
 from cases import DTYPES, LAYOUTS, assert_same_bits, randn
 
+import leakyrelu_ext
+
 pytestmark = pytest.mark.native
+assert leakyrelu_ext.__version__  # its import registers the ops
 ops = torch.ops.leakyrelu_ext
 NON_EMPTY = [name for name in LAYOUTS if name not in ("expanded", "overlapping windows")]
 
