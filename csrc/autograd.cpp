@@ -1,5 +1,6 @@
 // Derivatives and version counters of the ops (dispatch keys Autograd and ADInplaceOrView). Schemas: ops.cpp.
 
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/leaky_relu.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
@@ -111,7 +112,7 @@ c10::intrusive_ptr<LeakyReLUBackward> node_for(const at::Tensor& input, double n
 void save(LeakyReLUBackward& node, const at::Tensor& output, const at::Tensor& mask) {
   node.mask = torch::autograd::SavedVariable(mask, /*is_output=*/false);
   if (output.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) {
-    node.output_strides = output.sym_strides().vec();
+    node.output_strides = at::empty_like(output).sym_strides().vec(); // dense_strides() of symbols
   } else if (!output.is_contiguous()) {
     const auto strides = dense_strides(output);
     node.output_strides.emplace(strides.begin(), strides.end());

@@ -71,6 +71,22 @@ def test_the_op_in_place_returns_its_argument(requires_grad):
     assert_same_bits(hidden, F.leaky_relu(x, -0.5))
 
 
+@pytest.mark.native
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_the_op_in_place_on_a_strided_view(dynamic):
+    def function(x):
+        hidden = x * 2
+        torch.ops.leakyrelu_ext.leaky_relu_(hidden[:, ::2], -0.5)
+        return hidden * 1
+
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for shape in ((6, 8), (7, 10)):
+        x, grad = randn(*shape).requires_grad_(), randn(*shape, seed=1)
+        actual, expected = compiled(x), function(x)
+        assert_same_bits(actual, expected)
+        assert_same_bits(torch.autograd.grad(actual, x, grad)[0], torch.autograd.grad(expected, x, grad)[0])
+
+
 def test_the_graph_is_the_builtins():
     def graph(module):
         counter = CompileCounterWithBackend("aot_eager")
