@@ -15,7 +15,7 @@ CPP_FILES := $(shell find csrc -type f)
 .PHONY: bench test test-slow test-fallback lint format cuda-check clean
 
 bench: $(VENV)/.installed
-	$(BIN)/leakyrelu-bench ops
+	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench ops
 
 # REQUIRE_NATIVE: a library that does not load must fail the tests, not send them through the built-in.
 test: $(VENV)/.installed
@@ -39,18 +39,20 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP_FILES)
 
-# Compiles the CUDA kernels (no GPU needed), looks into the binary and runs the CPU tests' core on that torch.
+# Compiles the CUDA kernels from a source distribution (no GPU needed), looks into the binary and runs the core of the CPU tests on
+# that torch.
 cuda-check: $(CUDA_VENV)/.torch
-	rm -rf build
-	FORCE_CUDA=1 $(CUDA_BIN)/pip install $(PIP_FLAGS) --verbose --no-build-isolation --no-deps --force-reinstall . \
-		> cuda-build.log 2>&1 || { tail -n 60 cuda-build.log; exit 1; }
-	! grep -n "warning" cuda-build.log
+	rm -rf build dist
+	$(CUDA_BIN)/python setup.py --quiet sdist 2> /dev/null
+	FORCE_CUDA=1 $(CUDA_BIN)/pip install $(PIP_FLAGS) --verbose --no-build-isolation --no-deps --force-reinstall \
+		dist/leakyrelu_ext-*.tar.gz > cuda-build.log 2>&1 || { tail -n 60 cuda-build.log; exit 1; }
+	! grep -nE ": warning:|warning #[0-9]" cuda-build.log
 	$(CUDA_BIN)/python .ci/check_cuda_binary.py
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest -m "not slow" tests/test_forward.py tests/test_backward.py \
 		tests/test_inplace.py tests/test_derivatives.py tests/test_ops.py
 
 clean:
-	rm -rf $(VENV) $(CUDA_VENV) build cuda-build.log *.egg-info leakyrelu_ext/_built_with.py leakyrelu_ext/*.so
+	rm -rf $(VENV) $(CUDA_VENV) build dist cuda-build.log *.egg-info leakyrelu_ext/_built_with.py leakyrelu_ext/*.so
 
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)

@@ -118,6 +118,10 @@ def extension() -> cpp_extension.CppExtension:
 class BuildExtension(cpp_extension.BuildExtension):
     """Also notes, beside the library, the torch it was compiled against: torch's C++ ABI changes between releases."""
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.force = True  # setuptools' own test for staleness knows neither the headers nor the torch
+
     def run(self) -> None:
         super().run()
         folder = Path(self.get_ext_fullpath(self.extensions[0].name)).parent

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 
+import leakyrelu_ext
+
 T = TypeVar("T", int, float)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
-def _positive(kind: Callable[[str], T]) -> Callable[[str], T]:
+def _within(kind: Callable[[str], T], low: T, high: T) -> Callable[[str], T]:
     def parse(text: str) -> T:
         value = kind(text)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be from {low} to {high}, got {text}")
         return value
 
     parse.__name__ = kind.__name__  # argparse's word for it in its messages
@@ -41,10 +44,15 @@ def parser() -> argparse.ArgumentParser:
         ),
     )
     ops.add_argument("--dtype", choices=DTYPES, action="append", help="repeatable; default: float32 and bfloat16")
-    ops.add_argument("--threads", type=_positive(int), help="default: torch's own choice")
-    ops.add_argument("--seconds", type=_positive(float), default=1.0, help="time per row (default: %(default)s)")
-    ops.add_argument("--max-size", type=_positive(int), help="leave out noise of more elements than this")
-    ops.add_argument("--seed", type=int, default=0, help="of the convolutions and of the noise (default: %(default)s)")
+    ops.add_argument("--threads", type=_within(int, 1, os.cpu_count() or 1), help="default: torch's own choice")
+    ops.add_argument("--seconds", type=_within(float, 0.001, 3600.0), default=1.0, help="per row; default: %(default)s")
+    ops.add_argument("--max-size", type=_within(int, 1, 2**40), help="leave out noise of more elements than this")
+    ops.add_argument(
+        "--seed",
+        type=_within(int, 0, 2**63 - 1),
+        default=0,
+        help="of weights and noise; default: %(default)s",
+    )
     return top
 
 
@@ -56,6 +64,10 @@ def _ops(arguments: argparse.Namespace) -> int:
     from .inputs import SIZES, noise_inputs, real_inputs
     from .timing import settle_allocator
 
+    info = leakyrelu_ext.build_info()
+    if not info["native"]:
+        print(f"leakyrelu-bench: error: nothing to compare with the built-in: {info['obstacle']}", file=sys.stderr)
+        return 1
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     dtypes = [DTYPES[name] for name in arguments.dtype or ("float32", "bfloat16")]
@@ -86,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser().parse_args(arguments)
     try:
         return _ops(parsed)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         print(f"leakyrelu-bench: error: {error}. Install the extra: pip install 'leakyrelu_ext[bench]'", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

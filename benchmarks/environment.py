@@ -26,9 +26,8 @@ def huge_pages() -> str:
 
 def describe() -> str:
     info = leakyrelu_ext.build_info()
-    kernels = f"native kernels ({info['cpu_tier']})" if info["native"] else "NO native kernels: both sides are the built-in"
     return (
-        f"leakyrelu_ext {info['version']}, {kernels}; torch {torch.__version__} "
+        f"leakyrelu_ext {info['version']}, {info['cpu_tier']} kernels; torch {torch.__version__} "
         f"({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} thread(s); "
         f"Python {info['python']}; {cpu_name()}; transparent huge pages: {huge_pages()}"
     )

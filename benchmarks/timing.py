@@ -14,9 +14,10 @@ import torch
 # A sample is at least this long, so that the clock's own cost and resolution (below 0.1 us) do not show.
 SAMPLE_SECONDS = 200e-6
 MIN_ROUNDS, MAX_ROUNDS = 15, 301
-# glibc gives freed memory back to the system at once until a process has freed a block of 32 MiB (the ceiling of its
-# dynamic mmap threshold); every training process gets past that in its first step, and so do we.
-SETTLING_BYTES = 32 * 2**20
+# glibc gives a freed block back to the system at once, until one of that size has been freed before; for blocks (headers
+# included) up to 32 MiB, the ceiling of its dynamic mmap threshold. A training process is past that after its first steps.
+SETTLING_BYTES = tuple(mebibytes * 2**20 for mebibytes in (31, 16, 8, 4, 2, 1))
+SETTLING_TURNS = 12
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,15 @@ class Sample:
     faults: float
 
 
-def settle_allocator() -> None:
-    """Brings the process's heap into the state of a running training process."""
-    for _ in range(2):
-        torch.ones(SETTLING_BYTES, dtype=torch.uint8)
-
-
 def _minor_faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def settle_allocator() -> None:
+    """Brings the heap into the state of a running training process: large blocks come and go without page faults."""
+    for size in SETTLING_BYTES:
+        for _ in range(SETTLING_TURNS):
+            torch.ones(size, dtype=torch.uint8)
 
 
 def measure_pair(one: Callable[[], object], other: Callable[[], object], budget: float) -> tuple[Sample, Sample]:
@@ -43,30 +45,34 @@ def measure_pair(one: Callable[[], object], other: Callable[[], object], budget:
     Every round times as many calls of each as fill a sample, so both sides meet the same states of the machine. Python's
     garbage collector is off meanwhile, as in :mod:`timeit`.
     """
-    for function in (one, other):
+    sides = (one, other)
+    for function in sides:
         function()
     begin = time.perf_counter()
-    one()
-    other()
+    for function in sides:
+        function()
     per_call = max((time.perf_counter() - begin) / 2, 1e-7)
     calls = max(1, round(SAMPLE_SECONDS / per_call))
-    rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, round(budget / (2 * calls * per_call))))
-    seconds: dict[Callable[[], object], list[float]] = {one: [], other: []}
-    faults = {one: 0, other: 0}
+    rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, round(min(budget / (2 * calls * per_call), MAX_ROUNDS))))
+    seconds: tuple[list[float], list[float]] = ([], [])
+    faults = [0, 0]
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
         for turn in range(rounds):
-            for function in (one, other) if turn % 2 else (other, one):
+            for side in (0, 1) if turn % 2 else (1, 0):
+                function = sides[side]
                 faults_before = _minor_faults()
                 begin = time.perf_counter()
                 for _ in range(calls):
                     function()
-                seconds[function].append((time.perf_counter() - begin) / calls)
-                faults[function] += _minor_faults() - faults_before
+                seconds[side].append((time.perf_counter() - begin) / calls)
+                faults[side] += _minor_faults() - faults_before
     finally:
         if collecting:
             gc.enable()
-    one_sample, other_sample = (Sample(statistics.median(seconds[f]), faults[f] / (rounds * calls)) for f in (one, other))
+    one_sample, other_sample = (
+        Sample(statistics.median(times), count / (rounds * calls)) for times, count in zip(seconds, faults, strict=True)
+    )
     return one_sample, other_sample

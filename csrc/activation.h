@@ -28,8 +28,9 @@ C10_HOST_DEVICE inline opmath scale_unless(bool positive, opmath value, opmath n
 constexpr int64_t kMaskBits = 8;
 
 /// Bytes of the mask of n elements.
-C10_HOST_DEVICE constexpr int64_t mask_bytes(int64_t n) {
-  return (n + kMaskBits - 1) / kMaskBits;
+template <typename Int>
+C10_HOST_DEVICE constexpr Int mask_bytes(Int n) {
+  return (n + (kMaskBits - 1)) / kMaskBits;
 }
 
 } // namespace leakyrelu_ext

@@ -1,9 +1,8 @@
 // Derivatives and version counters of the ops (dispatch keys Autograd and ADInplaceOrView). Schemas: ops.cpp.
 
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/leaky_relu.h>
-#include <c10/core/InferenceMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/csrc/autograd/saved_variable.h>
 #include <torch/csrc/dynamo/compiled_autograd.h>
@@ -11,6 +10,7 @@
 #include <torch/version.h>
 
 #include "autograd.h"
+#include "checks.h"
 #include "composite.h"
 #include "dense.h"
 #include "ops.h"
@@ -31,6 +31,10 @@ at::Tensor leaky_relu_grad(
   }
   const auto strides =
       output_strides.has_value() ? at::OptionalSymIntArrayRef(*output_strides) : at::OptionalSymIntArrayRef();
+  if (grad_output.unsafeGetTensorImpl()->is_python_dispatch() && !c10::impl::TorchDispatchModeTLS::any_modes_set()) {
+    // A subclass that intercepts ops knows ATen's; under a mode (AOTAutograd's tracing) the op stays one op.
+    return composite::leaky_relu_backward(grad_output, mask, negative_slope, strides);
+  }
   return ops::leaky_relu_backward().call(grad_output, mask, negative_slope, strides);
 }
 
@@ -111,10 +115,8 @@ c10::intrusive_ptr<LeakyReLUBackward> node_for(const at::Tensor& input, double n
 
 void save(LeakyReLUBackward& node, const at::Tensor& output, const at::Tensor& mask) {
   node.mask = torch::autograd::SavedVariable(mask, /*is_output=*/false);
-  if (output.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) {
-    node.output_strides = at::empty_like(output).sym_strides().vec(); // dense_strides() of symbols
-  } else if (!output.is_contiguous()) {
-    const auto strides = dense_strides(output);
+  if (!output.is_contiguous()) {
+    const auto strides = dense_sym_strides(output);
     node.output_strides.emplace(strides.begin(), strides.end());
   }
 }
@@ -267,26 +269,14 @@ at::Tensor leaky_relu_backward_autograd(
       record(node, grad_input, mask);
       return grad_input;
     }
-    case Route::aten: {
-      if (!output_strides.has_value()) {
-        return composite::leaky_relu_backward(grad_output, mask, negative_slope, std::nullopt);
-      }
-      const auto strides = C10_AS_INTARRAYREF_SLOW(*output_strides);
-      return composite::leaky_relu_backward(grad_output, mask, negative_slope, strides);
-    }
+    case Route::aten:
+      return composite::leaky_relu_backward(grad_output, mask, negative_slope, output_strides);
     case Route::below:
       break;
   }
   at::AutoDispatchBelowADInplaceOrView guard;
   return ops::leaky_relu_backward().redispatch(
       keys & c10::after_autograd_keyset, grad_output, mask, negative_slope, output_strides);
-}
-
-void check_not_inference(const at::Tensor& input) {
-  TORCH_CHECK(
-      !input.is_inference() || c10::InferenceMode::is_enabled(),
-      "Inplace update to inference tensor outside InferenceMode is not allowed. You can make a clone to get a normal tensor "
-      "before doing inplace update.");
 }
 
 at::Tensor& leaky_relu_version_(c10::DispatchKeySet keys, at::Tensor& input, double negative_slope) {

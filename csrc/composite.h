@@ -7,8 +7,8 @@
 
 namespace leakyrelu_ext::composite {
 
-/// In place like at::leaky_relu_, but a negative slope is differentiable too.
-at::Tensor& leaky_relu_(at::Tensor& input, double negative_slope);
+/// In place like at::leaky_relu_, but differentiable with any slope.
+at::Tensor& leaky_relu_(at::Tensor& input, const at::Scalar& negative_slope);
 
 std::tuple<at::Tensor, at::Tensor> leaky_relu_forward(const at::Tensor& input, double negative_slope);
 
@@ -18,6 +18,6 @@ at::Tensor leaky_relu_backward(
     const at::Tensor& grad_output,
     const at::Tensor& mask,
     double negative_slope,
-    at::OptionalIntArrayRef output_strides);
+    at::OptionalSymIntArrayRef output_strides);
 
 } // namespace leakyrelu_ext::composite

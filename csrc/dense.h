@@ -3,6 +3,7 @@
 
 #include <ATen/ExpandUtils.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
 #include <c10/util/DimVector.h>
 
 namespace leakyrelu_ext {
@@ -13,6 +14,14 @@ inline c10::DimVector dense_strides(const at::Tensor& tensor) {
     return c10::DimVector(tensor.strides());
   }
   return c10::DimVector(at::infer_dense_strides(tensor.sizes(), tensor.strides()));
+}
+
+/// dense_strides() also of symbols.
+inline c10::SymDimVector dense_sym_strides(const at::Tensor& tensor) {
+  if (tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) {
+    return c10::SymDimVector(at::empty_like(tensor).sym_strides());
+  }
+  return c10::SymDimVector(c10::fromIntArrayRefSlow(dense_strides(tensor)));
 }
 
 /// True if both orders place every element at the same offset: strides may differ only where a size is 1.

@@ -7,29 +7,25 @@
 
 #include <ATen/MemoryOverlap.h>
 #include <ATen/core/Tensor.h>
-#include <c10/core/Scalar.h>
 #include <c10/util/strides.h>
 #include <torch/library.h>
 
+#include <cmath>
+#include <limits>
 #include <tuple>
 
 #include "activation.h"
+#include "checks.h"
 #include "dense.h"
 
 namespace leakyrelu_ext {
 
-inline void check_floating(const at::Tensor& tensor, const char* op, const char* argument) {
-  const auto dtype = tensor.scalar_type();
-  TORCH_CHECK_NOT_IMPLEMENTED(
-      dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16, op,
-      "(): \"leaky_relu\" not implemented for '", dtype, "': argument '", argument,
-      "' must be of dtype float64, float32, bfloat16 or float16");
-}
-
-/// The slope in the kernel's precision; raises on overflow, as the built-in does.
+/// The slope in the kernel's precision. Every NaN becomes the same one: the bfloat16 kernels round in integers, where a NaN
+/// with low payload bits would carry over into another number.
 template <typename T>
 opmath_t<T> slope_as(double negative_slope) {
-  return c10::Scalar(negative_slope).to<opmath_t<T>>();
+  return std::isnan(negative_slope) ? std::numeric_limits<opmath_t<T>>::quiet_NaN()
+                                    : static_cast<opmath_t<T>>(negative_slope);
 }
 
 template <class Backend>
@@ -77,16 +73,18 @@ struct DeviceOps {
       double negative_slope,
       at::OptionalIntArrayRef output_strides) {
     check_floating(grad_output, "leaky_relu_backward", "grad_output");
+    check_slope(grad_output.scalar_type(), negative_slope);
     check_mask(grad_output, mask);
+    const auto bits = mask.expect_contiguous();
     at::Tensor grad_input = empty_for_backward(grad_output, output_strides);
     if (grad_output.numel() == 0) {
       return grad_input;
     }
     if (same_order(grad_output.sizes(), grad_output.strides(), grad_input.strides())) {
-      Backend::backward(grad_output, mask, grad_input, negative_slope);
+      Backend::backward(grad_output, *bits, grad_input, negative_slope);
     } else {
       grad_input.copy_(grad_output);
-      Backend::backward(grad_input, mask, grad_input, negative_slope);
+      Backend::backward(grad_input, *bits, grad_input, negative_slope);
     }
     return grad_input;
   }
@@ -114,18 +112,9 @@ struct DeviceOps {
       return Backend::empty_strided(
           sizes, c10::contiguous_strides(sizes), grad_output.scalar_type(), grad_output.device());
     }
-    TORCH_CHECK(
-        output_strides->size() == sizes.size(),
-        "leaky_relu_backward(): argument 'output_strides' must have one entry per dimension of 'grad_output' (",
-        sizes.size(), "), got ", *output_strides);
-    at::Tensor grad_input =
-        Backend::empty_strided(sizes, *output_strides, grad_output.scalar_type(), grad_output.device());
-    // The kernels write numel consecutive elements: strides that do not describe such memory must not reach them.
-    TORCH_CHECK(
-        grad_input.is_non_overlapping_and_dense(),
-        "leaky_relu_backward(): argument 'output_strides' must describe dense, non-overlapping memory of shape ", sizes,
-        ", got ", *output_strides);
-    return grad_input;
+    check_strides_size(grad_output, output_strides->size());
+    check_dense(sizes, *output_strides);
+    return Backend::empty_strided(sizes, *output_strides, grad_output.scalar_type(), grad_output.device());
   }
 
   static void check_inplace_input(const at::Tensor& input, const char* op) {
@@ -136,22 +125,9 @@ struct DeviceOps {
         "single memory location. Please clone() the tensor before performing the operation.");
   }
 
-  static void check_mask(const at::Tensor& grad_output, const at::Tensor& mask) {
-    TORCH_CHECK(
-        mask.scalar_type() == at::kByte && mask.dim() == 1 && mask.is_contiguous() &&
-            mask.numel() == mask_bytes(grad_output.numel()),
-        "leaky_relu_backward(): argument 'mask' must be a contiguous uint8 tensor of shape (",
-        mask_bytes(grad_output.numel()), ",), one bit per element of 'grad_output', got ", mask.scalar_type(),
-        " of shape ", mask.sizes());
-    TORCH_CHECK(
-        mask.device() == grad_output.device(),
-        "leaky_relu_backward(): argument 'mask' must be on the device of "
-        "'grad_output' (",
-        grad_output.device(), "), got ", mask.device());
-  }
-
   static void run_forward(
       const at::Tensor& input, const at::Tensor& output, const at::Tensor* mask, double negative_slope) {
+    check_slope(input.scalar_type(), negative_slope);
     if (input.numel() == 0) {
       return;
     }

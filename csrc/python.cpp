@@ -12,6 +12,7 @@
 #include <torch/version.h>
 
 #include "autograd.h"
+#include "checks.h"
 #include "composite.h"
 #include "cpu/loops.h"
 #include "ops.h"
@@ -25,34 +26,46 @@ bool wants_aten(const at::Tensor& input) {
       torch::jit::tracer::isTracing();
 }
 
-PyObject* run(at::Tensor input, double negative_slope) {
+PyObject* run(at::Tensor input, const at::Scalar& negative_slope) {
   at::Tensor output;
   {
     pybind11::gil_scoped_release no_gil;
-    output = wants_aten(input) ? at::leaky_relu(input, negative_slope) : ops::leaky_relu().call(input, negative_slope);
+    if (wants_aten(input)) {
+      output = at::leaky_relu(input, negative_slope);
+    } else {
+      check_layout(input, "leaky_relu");
+      output = ops::leaky_relu().call(input, negative_slope.toDouble());
+    }
   }
   return THPVariable_Wrap(std::move(output));
 }
 
-PyObject* run_(at::Tensor input, double negative_slope) {
+PyObject* run_(at::Tensor input, const at::Scalar& negative_slope) {
   {
     pybind11::gil_scoped_release no_gil;
-    wants_aten(input) ? composite::leaky_relu_(input, negative_slope) : ops::leaky_relu_().call(input, negative_slope);
+    if (wants_aten(input)) {
+      composite::leaky_relu_(input, negative_slope);
+    } else {
+      check_layout(input, "leaky_relu_");
+      ops::leaky_relu_().call(input, negative_slope.toDouble());
+    }
   }
   return THPVariable_Wrap(std::move(input));
 }
 
 /// Arguments that are not plainly (Tensor, float): PyTorch's own parser converts them or words the TypeError.
 PyObject* parse_and_run(
-    torch::PythonArgParser& parser, PyObject* const* args, Py_ssize_t count, PyObject* (*run_op)(at::Tensor, double)) {
+    torch::PythonArgParser& parser,
+    PyObject* const* args,
+    Py_ssize_t count,
+    PyObject* (*run_op)(at::Tensor, const at::Scalar&)) {
   const auto packed = pybind11::reinterpret_steal<pybind11::tuple>(PyTuple_New(count));
   for (Py_ssize_t i = 0; i < count; ++i) {
     PyTuple_SET_ITEM(packed.ptr(), i, Py_NewRef(args[i]));
   }
   torch::ParsedArgs<2> parsed_args;
   auto parsed = parser.parse(packed.ptr(), nullptr, parsed_args);
-  const at::Tensor input = parsed.tensor(0);
-  return run_op(input, parsed.scalar(1).toDouble());
+  return run_op(parsed.tensor(0), parsed.scalar(1));
 }
 
 bool plain(PyObject* const* args, Py_ssize_t count) {
@@ -64,7 +77,7 @@ PyObject* leaky_relu(PyObject* /*module*/, PyObject* const* args, Py_ssize_t cou
   if (C10_LIKELY(plain(args, count))) {
     return run(THPVariable_Unpack(args[0]), PyFloat_AS_DOUBLE(args[1]));
   }
-  static torch::PythonArgParser parser({"leaky_relu(Tensor input, Scalar negative_slope)"});
+  static torch::PythonArgParser parser({"leaky_relu(Tensor input, Scalar negative_slope)"}, /*traceable=*/true);
   return parse_and_run(parser, args, count, run);
   END_HANDLE_TH_ERRORS
 }
@@ -74,7 +87,7 @@ PyObject* leaky_relu_(PyObject* /*module*/, PyObject* const* args, Py_ssize_t co
   if (C10_LIKELY(plain(args, count))) {
     return run_(THPVariable_Unpack(args[0]), PyFloat_AS_DOUBLE(args[1]));
   }
-  static torch::PythonArgParser parser({"leaky_relu_(Tensor input, Scalar negative_slope)"});
+  static torch::PythonArgParser parser({"leaky_relu_(Tensor input, Scalar negative_slope)"}, /*traceable=*/true);
   return parse_and_run(parser, args, count, run_);
   END_HANDLE_TH_ERRORS
 }
@@ -87,11 +100,12 @@ PyMethodDef methods[] = {
 
 /// Gives grad_fn a Python type of its own. AOTAutograd takes a node without one for a custom autograd.Function's, and then
 /// returns the result of an in-place op as a copy.
-void register_node_type() {
+PyTypeObject* register_node_type() {
   static PyTypeObject type;
   torch::autograd::_initFunctionPyTypeObject(
       type, kNodeName, /*function_properties=*/nullptr, /*function_methods=*/nullptr);
   torch::autograd::registerCppFunction(node_type(), &type);
+  return &type;
 }
 
 pybind11::dict build_info() {
@@ -125,6 +139,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   if (PyModule_AddFunctions(m.ptr(), leakyrelu_ext::methods) != 0) {
     throw pybind11::error_already_set();
   }
-  leakyrelu_ext::register_node_type();
+  m.add_object(
+      leakyrelu_ext::kNodeName, pybind11::handle(reinterpret_cast<PyObject*>(leakyrelu_ext::register_node_type())));
   m.def("build_info", &leakyrelu_ext::build_info);
 }

@@ -1,4 +1,7 @@
-"""Leaky ReLU in PyTorch's own ops: under torch.compile and export, and where the compiled library is missing."""
+"""Leaky ReLU in PyTorch's own ops: under torch.compile and export, and where the compiled library is missing.
+
+Its masks are bool tensors of the input's shape, not packed bits: they never meet the compiled library's.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,11 @@ def leaky_relu(input: Tensor, negative_slope: float) -> Tensor:
 
 
 def leaky_relu_(input: Tensor, negative_slope: float) -> Tensor:
-    if negative_slope < 0:
-        # The built-in takes the sign from its output: its gradient raises here, and under Inductor is silently wrong.
-        return input.copy_(F.leaky_relu(input.clone(), negative_slope))
-    return F.leaky_relu(input, negative_slope, inplace=True)
+    if isinstance(negative_slope, (int, float)) and negative_slope >= 0:
+        return F.leaky_relu(input, negative_slope, inplace=True)
+    # The built-in takes the sign from its output: below 0 its gradient raises, and under Inductor is silently wrong.
+    output = F.leaky_relu(torch.clone(input), negative_slope)
+    return input.copy_(output)
 
 
 def leaky_relu_forward(input: Tensor, negative_slope: float) -> tuple[Tensor, Tensor]:

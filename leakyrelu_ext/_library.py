@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import re
 import warnings
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,13 +16,26 @@ from torch import Tensor
 
 from ._version import __version__
 
+_FOLDER = Path(__file__).parent
 _FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def _same_abi(built: str, running: str) -> bool:
+    """Patch releases of one torch share their C++ ABI; pre-releases and nightlies promise nothing."""
+    release = re.compile(r"(\d+\.\d+)\.\d+(\+\w+)?")
+    one, other = release.fullmatch(built), release.fullmatch(running)
+    return one[1] == other[1] if one and other else built == running
 
 
 def _load() -> ModuleType:
     """Imports ``_C``, but not one compiled against another torch: its C++ ABI may differ without a missing symbol."""
-    built = importlib.import_module("leakyrelu_ext._built_with").TORCH
-    if built.split(".")[:2] != torch.__version__.split(".")[:2]:
+    try:
+        built = importlib.import_module("leakyrelu_ext._built_with").TORCH
+    except (ImportError, AttributeError) as error:
+        if (_FOLDER.parent / "setup.py").exists():
+            raise ImportError(f"{_FOLDER} is the source tree, and nothing is compiled in it") from error
+        raise ImportError(str(error)) from error
+    if not _same_abi(built, torch.__version__):
         raise ImportError(f"it was compiled against torch {built}, and this is torch {torch.__version__}")
     return importlib.import_module("leakyrelu_ext._C")
 
@@ -33,10 +48,10 @@ except ImportError as error:
     native, obstacle = None, str(error)
     _message = (
         f"leakyrelu_ext: the compiled library cannot be loaded ({obstacle}). "
-        "Mend: `pip install --no-build-isolation --force-reinstall --no-deps leakyrelu_ext` (or `.` in its sources) "
-        "in this environment."
+        "Mend: in its sources, `pip install --no-build-isolation --force-reinstall --no-deps .` into this environment; then "
+        "run from another folder, or add --editable."
     )
-    if os.environ.get("LEAKYRELU_EXT_REQUIRE_NATIVE", "0") not in ("", "0"):
+    if os.environ.get("LEAKYRELU_EXT_REQUIRE_NATIVE", "").lower() not in ("", "0", "false", "no", "off"):
         raise ImportError(_message) from error
     warnings.warn(f"{_message} Until then everything runs on PyTorch's own leaky_relu.", stacklevel=3)
 
@@ -105,12 +120,24 @@ def _fake_leaky_relu_backward(
             "leaky_relu_backward(): argument 'mask' must be on the device of 'grad_output' "
             f"({grad_output.device}), got {mask.device}"
         )
+    if mask.dtype != torch.uint8 or mask.dim() != 1 or mask.numel() != (grad_output.numel() + 7) // 8:
+        raise RuntimeError(
+            "leaky_relu_backward(): argument 'mask' must be a uint8 tensor of shape ((numel of 'grad_output' + 7) // 8,), "
+            f"got {mask.dtype} of shape {tuple(mask.shape)}"
+        )
+    if output_strides is not None and len(output_strides) != grad_output.dim():
+        raise RuntimeError(
+            "leaky_relu_backward(): argument 'output_strides' must have one entry per dimension of 'grad_output' "
+            f"({grad_output.dim()}), got {output_strides}"
+        )
     if output_strides is None:
         return torch.empty_like(grad_output, memory_format=torch.contiguous_format)
     return grad_output.new_empty_strided(grad_output.shape, output_strides)
 
 
 if native is not None:
+    # Code that walks graphs asks isinstance(grad_fn, Node).
+    torch.autograd.graph.Node.register(native.LeakyReLUBackward)
     torch.library.register_fake("leakyrelu_ext::leaky_relu", _fake_leaky_relu)
     torch.library.register_fake("leakyrelu_ext::leaky_relu_", _fake_leaky_relu_)
     torch.library.register_fake("leakyrelu_ext::leaky_relu_forward", _fake_leaky_relu_forward)

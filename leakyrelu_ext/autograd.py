@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import torch
@@ -71,12 +72,24 @@ class LeakyReLUFunction(_LeakyReLUWithMask):
         Tensor of ``input``'s shape, dtype and strides (those of ``torch.empty_like(input)``).
 
     Raises:
+        TypeError: ``input`` is not a tensor, or ``negative_slope`` is not a number.
         NotImplementedError: ``input`` is integral, bool or complex.
+
+    Compose it, do not derive from it: ``forward`` also returns the mask, and ``apply`` hides that.
     """
 
     @classmethod
     def apply(cls, input: Tensor, negative_slope: float = 0.01) -> Tensor:
+        if not isinstance(input, Tensor):
+            raise TypeError(
+                f"LeakyReLUFunction.apply(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}"
+            )
+        if not isinstance(negative_slope, Real):
+            raise TypeError(
+                "LeakyReLUFunction.apply(): argument 'negative_slope' (position 2) must be Number, not "
+                f"{type(negative_slope).__name__}"
+            )
         # Not super().apply(): functorch calls the apply of the class it was given again, and needs both outputs of it.
         output: Tensor
-        output, _ = _LeakyReLUWithMask.apply(input, negative_slope)  # type: ignore[no-untyped-call]
+        output, _ = _LeakyReLUWithMask.apply(input, float(negative_slope))
         return output

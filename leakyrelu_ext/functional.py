@@ -28,9 +28,9 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
 
     Raises:
         TypeError: ``input`` is not a tensor, or ``negative_slope`` is not a number.
-        NotImplementedError: ``input`` is integral, bool, complex, sparse or a strided nested tensor.
-        RuntimeError: ``negative_slope`` overflows ``input``'s precision; or ``inplace`` on a leaf that requires grad, on a
-            view of one, or on a tensor whose elements share memory.
+        NotImplementedError: ``input`` is integral, bool, complex, sparse COO or a strided nested tensor.
+        RuntimeError: ``input`` has another sparse layout; ``negative_slope`` overflows ``input``'s precision; ``inplace`` on
+            a leaf that requires grad, on a view of one, or on a tensor whose elements share memory.
 
     Maas, Hannun, Ng: Rectifier Nonlinearities Improve Neural Network Acoustic Models, ICML 2013.
     """

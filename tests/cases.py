@@ -1,6 +1,7 @@
 """Inputs and comparisons that the tests share."""
 
 import math
+import struct
 from collections.abc import Callable
 
 import torch
@@ -70,6 +71,8 @@ def misaligned(tensor: Tensor, offset: int = 1) -> Tensor:
     return storage[offset:].view(tensor.shape).copy_(tensor)
 
 
+NAN_WITH_LOW_PAYLOAD = struct.unpack("<d", (0x7FFF_FFFF_FFFF_FFFF).to_bytes(8, "little"))[0]
+
 LAYOUTS: dict[str, Callable[[torch.dtype], Tensor]] = {
     "0-dim": lambda dtype: randn(dtype=dtype),
     "empty": lambda dtype: randn(0, dtype=dtype),
@@ -91,3 +94,5 @@ LAYOUTS: dict[str, Callable[[torch.dtype], Tensor]] = {
     "misaligned": lambda dtype: misaligned(randn(7, 41, dtype=dtype)),
     "misaligned, strided": lambda dtype: misaligned(randn(8, 12, dtype=dtype), 2)[:, 1::3],
 }
+# In the first of the others memory is shared between elements, in the second windows overlap: no place to write to.
+WRITABLE = [name for name in LAYOUTS if name not in ("expanded", "overlapping windows")]

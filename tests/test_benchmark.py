@@ -1,5 +1,7 @@
 """The benchmark measures what it says, and refuses to time two sides that differ."""
 
+import itertools
+import os
 import subprocess
 import sys
 
@@ -38,6 +40,10 @@ def test_ops_ends_in_its_table():
         ["nothing"],
         ["ops", "--threads", "0"],
         ["ops", "--threads", "x"],
+        ["ops", "--threads", "99999"],
+        ["ops", "--seconds", "inf"],
+        ["ops", "--seconds", "nan"],
+        ["ops", "--seed", "99999999999999999999"],
         ["ops", "--seconds", "-1"],
         ["ops", "--dtype", "int8"],
     ],
@@ -63,6 +69,7 @@ def broken(what):
     return ops.Side(function, Module(inputs.SLOPE))
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("what", ["function", "gradient"])
 def test_a_side_that_differs_is_not_timed(what, monkeypatch, capsys):
     monkeypatch.setattr(ops, "sides", lambda: (ops.Side(F.leaky_relu, nn.LeakyReLU(inputs.SLOPE)), broken(what)))
@@ -91,12 +98,50 @@ def test_both_sides_are_timed_equally_often():
     assert other.seconds > 0
 
 
+def test_one_function_against_itself_keeps_its_sides_apart():
+    count = itertools.count()
+
+    def counted():
+        next(count)
+
+    one, other = timing.measure_pair(counted, counted, 0.01)
+    assert 0.2 < one.seconds / other.seconds < 5
+    assert next(count) % 2 == 0
+
+
+def test_settling_keeps_large_blocks_in_the_heap():
+    """After it, 16 MiB tensors come and go without page faults; in a new process each of the first costs 4096."""
+    code = (
+        "import torch\n"
+        "from leakyrelu_bench import timing\n"
+        "timing.settle_allocator()\n"
+        "counts = []\n"
+        "for _ in range(9):\n"
+        "    before = timing._minor_faults()\n"
+        "    torch.ones(2**24, dtype=torch.uint8)\n"
+        "    counts.append(timing._minor_faults() - before)\n"
+        "print(sorted(counts)[4])\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100
+
+
+@pytest.mark.native
+def test_without_the_library_there_is_nothing_to_compare():
+    code = "import sys; sys.modules['leakyrelu_ext._C'] = None; from leakyrelu_bench import cli; sys.exit(cli.main(['ops']))"
+    environment = {key: value for key, value in os.environ.items() if key != "LEAKYRELU_EXT_REQUIRE_NATIVE"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 1
+    assert "nothing to compare with the built-in" in done.stderr
+
+
+@pytest.mark.native
 def test_saved_bytes_and_traffic():
     x = randn(1000).requires_grad_()
     builtin, ours = ops.sides()
     assert ops.saved_bytes(builtin.module, x) == 4000
-    if not ops.leakyrelu_ext.build_info()["native"]:
-        return
     assert ops.saved_bytes(ours.module, x) == 125
     row = ops.Row("x", torch.float32, "backward", timing.Sample(2.0, 0), timing.Sample(1.0, 0), 4000, 4000, 125)
     assert row.ratio == 2.0

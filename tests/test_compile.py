@@ -1,5 +1,7 @@
 """Under torch.compile the functional is the built-in, and the ops called directly stay opaque; both right."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,6 +28,10 @@ OPS = {
 }
 
 
+# shape, slope, transposed
+CALLS_OF_ONE_CACHE = (((5, 7), 0.1, False), ((6, 3), 0.1, True), ((6, 3), 0.3, False), ((6, 3), 0.3, True))
+
+
 @pytest.fixture(autouse=True)
 def fresh_compiler():
     torch._dynamo.reset()
@@ -47,7 +53,7 @@ def assert_compiled_matches_the_builtin(function, slope, backend, dynamic):
 
 @pytest.mark.parametrize("dynamic", [None, True])
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("slope", [0.2, -0.5])
+@pytest.mark.parametrize("slope", [0.2, -0.5, math.nan])
 @pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 def test_functional_and_module(function, slope, backend, dynamic):
     assert_compiled_matches_the_builtin(function, slope, backend, dynamic)
@@ -69,6 +75,19 @@ def test_the_op_in_place_returns_its_argument(requires_grad):
     hidden = x.clone()
     assert compiled(hidden, -0.5) is hidden
     assert_same_bits(hidden, F.leaky_relu(x, -0.5))
+
+
+@pytest.mark.native
+def test_ops_under_vmap_with_changing_shapes():
+    def function(x, grad):
+        output, mask = torch.ops.leakyrelu_ext.leaky_relu_forward(x, 0.2)
+        return torch.ops.leakyrelu_ext.leaky_relu_backward(grad + output, mask, 0.2, None)
+
+    compiled = torch.compile(torch.vmap(function), fullgraph=True, backend="aot_eager", dynamic=True)
+    for shape in ((3, 5), (4, 11)):
+        x, grad = randn(*shape), randn(*shape, seed=1)
+        total = grad + F.leaky_relu(x, 0.2)
+        assert_same_bits(compiled(x, grad), torch.where(x > 0, total, total * 0.2))
 
 
 @pytest.mark.native
@@ -118,17 +137,22 @@ def test_bfloat16_under_autocast():
 @pytest.mark.native
 @pytest.mark.parametrize("backend", ["eager", "inductor"])
 @pytest.mark.parametrize("inplace", [False, True])
-@pytest.mark.parametrize("transposed", [False, True])
-def test_compiled_autograd(transposed, inplace, backend):
-    for shape in ((5, 7), (6, 3)):
-        x, grad = randn(*shape).requires_grad_(), randn(*shape, seed=1)
-        with compiled_autograd._enable(torch.compile(backend=backend, dynamic=True)):
+def test_compiled_autograd(inplace, backend):
+    """One cache, many calls: what a compiled backward depends on must be part of its key."""
+    with compiled_autograd._enable(torch.compile(backend=backend, dynamic=True)):
+        for shape, slope, transposed in (
+            ((5, 7), 0.1, False),
+            ((6, 3), 0.1, True),
+            ((6, 3), 0.3, False),
+            ((6, 3), 0.3, True),
+        ):
+            x, grad = randn(*shape).requires_grad_(), randn(*shape, seed=1)
             hidden = (x * 2).t() if transposed else x * 2
-            y = leaky_relu(hidden, 0.1, inplace=inplace)
+            y = leaky_relu(hidden, slope, inplace=inplace)
             assert inplace or y.grad_fn.name() == "LeakyReLUBackward"
             y.backward(grad.t() if transposed else grad)
-        (expected,) = torch.autograd.grad(F.leaky_relu(x * 2, 0.1), x, grad)
-        assert_same_bits(x.grad, expected)
+            factor = torch.where(x > 0, 2.0, slope * 2)
+            torch.testing.assert_close(x.grad, grad * factor)
 
 
 @pytest.mark.parametrize("strict", [True, False])

@@ -17,23 +17,35 @@ AVAILABLE = {"AVX512": ["avx512", "avx2", "default"], "AVX2": ["avx2", "default"
 )
 
 
-@pytest.mark.slow
-@pytest.mark.native
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("capability", AVAILABLE)
-def test_kernels(capability, threads):
+KERNEL_TESTS = ["test_forward.py", "test_backward.py", "test_inplace.py", "test_ops.py"]
+
+
+def run(capability, threads, *arguments):
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-m", "not slow", "-p", "no:cacheprovider"]
-        + [str(HERE / name) for name in ("test_forward.py", "test_backward.py", "test_inplace.py", "test_ops.py")],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
         env=os.environ
         | {
             "ATEN_CPU_CAPABILITY": capability,
             "OMP_NUM_THREADS": str(threads),
             "LEAKYRELU_EXT_REQUIRE_NATIVE": "1",
         },
-        cwd=HERE.parent,
+        cwd=HERE,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("capability", AVAILABLE)
+def test_bit_patterns_and_tails(capability):
+    run(capability, 2, "-k", "(pattern or odd) and not slow", "test_forward.py", "test_backward.py")
+
+
+@pytest.mark.slow
+@pytest.mark.native
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("capability", AVAILABLE)
+def test_kernels(capability, threads):
+    run(capability, threads, "-m", "not slow", *KERNEL_TESTS)

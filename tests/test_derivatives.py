@@ -1,5 +1,7 @@
 """Derivatives of any order, in both modes, and under torch.func's transforms."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -123,6 +125,26 @@ def test_in_place_under_vmap():
     x = randn(4, 6)
     actual = vmap(lambda t: leaky_relu(t.clone(), -0.5, inplace=True))(x)
     assert torch.equal(actual, F.leaky_relu(x, -0.5))
+
+
+@pytest.mark.native  # the fallback copies back with copy_, which has no derivative under functionalize
+@pytest.mark.parametrize("slope", [0.5, -0.5, math.nan])
+def test_functionalize_in_place(slope):
+    x = randn(4)
+
+    def sum_of(function):
+        return lambda t: function(t * 1, slope).sum()
+
+    for transform in (grad, lambda f: lambda t: jvp(f, (t,), (t,))[1]):
+        actual = transform(torch.func.functionalize(sum_of(lambda t, s: leaky_relu(t, s, inplace=True))))(x)
+        torch.testing.assert_close(actual, transform(sum_of(F.leaky_relu))(x), equal_nan=True)
+
+
+@pytest.mark.parametrize("slope", [-0.5, 0.0, math.nan, math.inf])
+def test_any_slope_in_place_under_grad(slope):
+    x = randn(10)
+    actual = grad(lambda t: leaky_relu(t * 1, slope, inplace=True).sum())(x)
+    torch.testing.assert_close(actual, torch.where(x > 0, 1.0, slope), equal_nan=True)
 
 
 def test_modules_of_an_ensemble():

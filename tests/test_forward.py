@@ -7,6 +7,7 @@ from cases import (
     DTYPES,
     HALF_DTYPES,
     LAYOUTS,
+    NAN_WITH_LOW_PAYLOAD,
     SLOPES,
     assert_same_bits,
     every_bit_pattern,
@@ -75,6 +76,12 @@ def test_any_shape_stride_and_slope_matches_the_builtin(shape, steps, order, slo
     whole = randn(*(size * step for size, step in zip(shape, steps, strict=False)), dtype=dtype)
     x = whole[tuple(slice(None, None, step) for step in steps[:dims])].permute([d for d in order if d < dims])
     assert_same_bits(leaky_relu(x, slope), F.leaky_relu(x, slope))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_nan_slope_of_any_payload_stays_nan(dtype):
+    x = -torch.ones(100, dtype=dtype)
+    assert leaky_relu(x, NAN_WITH_LOW_PAYLOAD).isnan().all()
 
 
 def test_output_owns_new_memory():

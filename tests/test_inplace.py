@@ -3,17 +3,21 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import DTYPES, LAYOUTS, SLOPES, assert_same_bits, every_bit_pattern, randn
+from cases import DTYPES, LAYOUTS, SLOPES, WRITABLE, assert_same_bits, every_bit_pattern, randn
 
+import leakyrelu_ext
 from leakyrelu_ext import LeakyReLU, leaky_relu, leaky_relu_
 
-# In the first, memory is shared between elements; in the second, windows overlap: in place means nothing there.
-WRITABLE = [name for name in LAYOUTS if name not in ("expanded", "overlapping windows")]
 CALLS = {
     "functional": lambda x, slope: leaky_relu(x, slope, inplace=True),
     "leaky_relu_": leaky_relu_,
     "module": lambda x, slope: LeakyReLU(slope, inplace=True)(x),
+    "op": pytest.param(lambda x, slope: torch.ops.leakyrelu_ext.leaky_relu_(x, slope), marks=pytest.mark.native),
+    "op that returns the mask": pytest.param(
+        lambda x, slope: (torch.ops.leakyrelu_ext.leaky_relu_forward_(x, slope), x)[1], marks=pytest.mark.native
+    ),
 }
+every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
 def with_strides_of(like, values):
@@ -21,11 +25,11 @@ def with_strides_of(like, values):
     return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype).copy_(values)
 
 
-@pytest.mark.parametrize("call", CALLS)
+@every_call
 def test_every_way_overwrites_and_returns_its_input(call):
     x = randn(100)
     expected = F.leaky_relu(x, 0.1)
-    assert CALLS[call](x, 0.1) is x
+    assert call(x, 0.1) is x
     assert_same_bits(x, expected)
 
 
@@ -85,15 +89,16 @@ def test_two_activations_on_one_buffer():
 
 
 @pytest.mark.native
+@every_call
 @pytest.mark.parametrize("requires_grad", [False, True])
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("layout", ["contiguous", "every other column"])
-def test_version_counter_moves_once(layout, mode, requires_grad):
+def test_version_counter_moves_once(layout, mode, requires_grad, call):
     x = LAYOUTS[layout](torch.float32)
     hidden = with_strides_of(x, x.detach().requires_grad_(requires_grad))
     before = hidden._version
     with mode():
-        leaky_relu_(hidden)
+        call(hidden, -0.1)
     assert hidden._version == before + 1
 
 
@@ -146,18 +151,20 @@ def expanded():
     ],
 )
 @pytest.mark.parametrize("slope", [0.1, -0.1])
-@pytest.mark.parametrize("call", CALLS)
+@every_call
 def test_what_the_builtin_refuses_is_refused_before_a_byte_is_written(call, slope, make):
     with pytest.raises(RuntimeError) as builtin:
         F.leaky_relu(make(), slope, inplace=True)
     x = make()
     before = x.detach().clone()
     with pytest.raises(RuntimeError) as ours:
-        CALLS[call](x, slope)
+        call(x, slope)
     assert torch.equal(x, before)
     first_words = str(builtin.value).split()[:4]
-    if make is not expanded:  # there ours names the argument
+    if make is not expanded:
         assert str(ours.value).split()[:4] == first_words
+    elif leakyrelu_ext.build_info()["native"]:
+        assert "unsupported operation: more than one element of the written-to tensor, argument 'input'" in str(ours.value)
 
 
 def test_leaves_may_be_overwritten_without_grad():
@@ -182,6 +189,29 @@ def test_hooks_and_retained_gradient_of_an_overwritten_tensor_as_in_the_builtin(
 
     for actual, expected in zip(run(leaky_relu_), run(lambda x, s: F.leaky_relu(x, s, inplace=True)), strict=True):
         assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("slope", [0.1, -0.1])
+def test_lazily_negated_tensors(slope):
+    def run(function):
+        x = randn(6, dtype=torch.float32).to(torch.complex64).mul(1 + 2j).requires_grad_()
+        imaginary = (x * 1).conj().imag
+        assert imaginary.is_neg()
+        y = function(imaginary)
+        return y.resolve_neg(), torch.autograd.grad(y.sum(), x)[0]
+
+    actual, expected = run(lambda t: leaky_relu_(t, slope)), run(lambda t: F.leaky_relu(t, slope))
+    for one, other in zip(actual, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.native
+def test_lazily_negated_tensors_of_the_op_with_mask():
+    imaginary = torch.view_as_complex(randn(6, 2)).conj().imag
+    before = imaginary.clone().resolve_neg()
+    mask = torch.ops.leakyrelu_ext.leaky_relu_forward_(imaginary, -0.5)
+    assert torch.equal(imaginary, F.leaky_relu(before, -0.5))
+    assert torch.equal(mask, torch.ops.leakyrelu_ext.leaky_relu_forward(before, -0.5)[1])
 
 
 def test_copy_on_write_tensors_are_not_written_through():

@@ -7,6 +7,7 @@ from cases import assert_same_bits, randn
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
+from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from leakyrelu_ext import LeakyReLU, leaky_relu, leaky_relu_
@@ -114,6 +115,25 @@ def test_jit_trace_holds_the_builtin():
     kinds = [node.kind() for node in traced.inlined_graph.nodes()]
     assert "aten::leaky_relu" in kinds
     assert not any("leakyrelu_ext" in kind for kind in kinds)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("inplace", [False, True])
+def test_jit_trace_keeps_a_slope_that_depends_on_the_shape(inplace):
+    traced = torch.jit.trace(lambda x: leaky_relu(x * 1, x.shape[0] * 0.1, inplace), randn(4))
+    assert_same_bits(traced(randn(8)), F.leaky_relu(randn(8), 0.8))
+
+
+def test_make_fx_keeps_a_slope_that_depends_on_data():
+    graph = make_fx(lambda x, slope: leaky_relu(x, slope.item()), tracing_mode="symbolic")(randn(3), torch.tensor(0.5))
+    assert_same_bits(graph(randn(5), torch.tensor(0.25)), F.leaky_relu(randn(5), 0.25))
+
+
+def test_gradients_of_a_dispatch_subclass():
+    x = randn(10).requires_grad_()
+    (grad,) = torch.autograd.grad(leaky_relu(x, 0.1), x, TwoTensor(torch.ones(10), torch.full((10,), 2.0)))
+    assert torch.equal(grad.a, torch.where(x > 0, 1.0, 0.1))
+    assert torch.equal(grad.b, 2 * grad.a)
 
 
 def test_jagged_nested_tensors():

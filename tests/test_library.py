@@ -8,11 +8,19 @@ import pytest
 import torch
 
 import leakyrelu_ext
+from leakyrelu_ext import _library
 
 WITHOUT_NATIVE = "import sys; sys.modules['leakyrelu_ext._C'] = None\n"
 PRETEND_ANOTHER_TORCH = (
     "import sys, types; m = types.ModuleType('leakyrelu_ext._built_with'); m.TORCH = '2.0.1'\n"
     "sys.modules['leakyrelu_ext._built_with'] = m\n"
+)
+NOT_COMPILED = "import sys; sys.modules['leakyrelu_ext._built_with'] = None\n"
+
+every_trouble = pytest.mark.parametrize(
+    "trouble",
+    [WITHOUT_NATIVE, PRETEND_ANOTHER_TORCH, NOT_COMPILED],
+    ids=["no library", "other torch", "source tree"],
 )
 
 
@@ -62,7 +70,9 @@ def test_main_tells_which_kernels_run():
     assert "kernels on CUDA" in done.stdout
 
 
-@pytest.mark.parametrize("trouble", [WITHOUT_NATIVE, PRETEND_ANOTHER_TORCH], ids=["no library", "other torch"])
+@pytest.mark.parametrize(
+    "trouble", [WITHOUT_NATIVE, PRETEND_ANOTHER_TORCH, NOT_COMPILED], ids=["no library", "other torch", "source tree"]
+)
 def test_falls_back_with_one_warning(trouble):
     code = trouble + (
         "import warnings\n"
@@ -84,7 +94,9 @@ def test_falls_back_with_one_warning(trouble):
     assert results.startswith("[-1.0, 3.0] [1.0, 3.0] [0.0, 2.0] False ")
 
 
-@pytest.mark.parametrize("trouble", [WITHOUT_NATIVE, PRETEND_ANOTHER_TORCH], ids=["no library", "other torch"])
+@pytest.mark.parametrize(
+    "trouble", [WITHOUT_NATIVE, PRETEND_ANOTHER_TORCH, NOT_COMPILED], ids=["no library", "other torch", "source tree"]
+)
 def test_may_be_required(trouble):
     done = python(trouble + "import leakyrelu_ext", LEAKYRELU_EXT_REQUIRE_NATIVE="1")
     assert done.returncode == 1
@@ -94,6 +106,21 @@ def test_may_be_required(trouble):
 def test_names_the_torch_it_was_compiled_against():
     done = python(PRETEND_ANOTHER_TORCH + "import leakyrelu_ext", LEAKYRELU_EXT_REQUIRE_NATIVE="1")
     assert f"compiled against torch 2.0.1, and this is torch {torch.__version__}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("built", "running", "same"),
+    [
+        ("2.13.0", "2.13.1+cpu", True),
+        ("2.13.0+cu130", "2.13.0+cpu", True),
+        ("2.13.0", "2.14.0", False),
+        ("2.13.0a0+git123", "2.13.0", False),
+        ("2.14.0.dev20260101", "2.14.0.dev20260102", False),
+        ("2.14.0.dev20260101", "2.14.0.dev20260101", True),
+    ],
+)
+def test_which_torches_share_an_abi(built, running, same):
+    assert _library._same_abi(built, running) == same
 
 
 def test_import_leaves_the_environment_alone():

@@ -65,14 +65,12 @@ struct BFloat16Lanes : FloatLanes {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(r), 16));
   }
   static void store(c10::BFloat16* to, Register r) {
-    // Round to nearest even in integers (avx512_bf16's own conversion would flush subnormals): add 0x7fff and the lowest
-    // kept bit. A NaN could carry over into infinity: set apart.
+    // Round to nearest even in integers: add 0x7fff and the lowest kept bit. (avx512_bf16's own conversion would flush
+    // subnormals.) No NaN carries over into another number: the only ones here have zeros in their low half.
     const __m512i bits = _mm512_castps_si512(r);
     const __m512i lsb = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    const __m512i rounded =
-        _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(lsb, _mm512_set1_epi32(0x7fff))), 16);
-    const __mmask16 is_nan = _mm512_cmp_ps_mask(r, r, _CMP_UNORD_Q);
-    const __m512i result = _mm512_mask_mov_epi32(rounded, is_nan, _mm512_set1_epi32(0x7fc0));
+    const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(lsb, _mm512_set1_epi32(0x7fff)));
+    const __m512i result = _mm512_srli_epi32(rounded, 16);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(result));
   }
 };
