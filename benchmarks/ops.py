@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import leakyrelu_ext
 
 from .inputs import SLOPE, Input
-from .timing import Sample, measure_pair
+from .timing import Pair, Sample, measure_pair
 
 MODES = ("forward", "backward", "forward+backward")
 
@@ -35,15 +35,10 @@ class Row:
     input: str
     dtype: torch.dtype
     mode: str
-    builtin: Sample
-    ours: Sample
+    times: Pair  # the built-in's and ours
     nbytes: int  # of the input
     builtin_saved: int  # bytes kept for the backward
     ours_saved: int
-
-    @property
-    def ratio(self) -> float:
-        return self.builtin.seconds / self.ours.seconds
 
     @property
     def traffic(self) -> tuple[tuple[int, Sample], tuple[int, Sample]]:
@@ -52,7 +47,7 @@ class Row:
         n, mask = self.nbytes, self.ours_saved
         builtin = {"forward": 2 * n, "backward": 3 * n, "forward+backward": 5 * n}
         ours = {"forward": 2 * n, "backward": 2 * n + mask, "forward+backward": 4 * n + 2 * mask}
-        return (builtin[self.mode], self.builtin), (ours[self.mode], self.ours)
+        return (builtin[self.mode], self.times.one), (ours[self.mode], self.times.other)
 
 
 def sides() -> tuple[Side, Side]:
@@ -122,7 +117,7 @@ def run(inputs: Iterable[Input], dtypes: Iterable[torch.dtype], budget: float) -
             builtin_saved, ours_saved = saved_bytes(builtin.module, leaf), saved_bytes(ours.module, leaf)
             for mode in MODES:
                 times = measure_pair(_calls(builtin, mode, x, grad), _calls(ours, mode, x, grad), budget)
-                yield Row(case.name, dtype, mode, *times, x.nbytes, builtin_saved, ours_saved)
+                yield Row(case.name, dtype, mode, times, x.nbytes, builtin_saved, ours_saved)
 
 
 def geometric_mean(ratios: Iterable[float]) -> float:

@@ -32,8 +32,8 @@ def ops_table(rows: Sequence[Row]) -> Table:
     table = Table(
         title="Leaky ReLU: built-in eager and leakyrelu_ext, interleaved, medians",
         caption=(
-            "ratio = built-in / ours: above 1 ours is faster. Then, built-in / ours: bytes that each must move per second; "
-            "bytes saved for the backward; minor page faults per call."
+            "ratio: median over the rounds of built-in / ours, above 1 ours is faster. Then, built-in / ours: bytes that "
+            "each must move per second; bytes saved for the backward; minor page faults per call."
         ),
     )
     for heading in ("input", "dtype", "mode"):
@@ -49,20 +49,20 @@ def ops_table(rows: Sequence[Row]) -> Table:
             row.input,
             dtype_name(row.dtype),
             row.mode,
-            seconds(row.builtin.seconds),
-            seconds(row.ours.seconds),
-            f"{row.ratio:.2f}",
+            seconds(row.times.one.seconds),
+            seconds(row.times.other.seconds),
+            f"{row.times.ratio:.2f}",
             " / ".join(f"{moved / sample.seconds / 1e9:.1f}" for moved, sample in row.traffic),
             f"{size(row.builtin_saved)} / {size(row.ours_saved)}",
-            f"{row.builtin.faults:.0f} / {row.ours.faults:.0f}",
-            style="red" if row.ratio < 0.95 else "green" if row.ratio > 1.05 else "",
+            f"{row.times.one.faults:.0f} / {row.times.other.faults:.0f}",
+            style="red" if row.times.ratio < 0.95 else "green" if row.times.ratio > 1.05 else "",
         )
     return table
 
 
 def ops_summary(rows: Sequence[Row]) -> str:
-    worst = min(rows, key=lambda row: row.ratio)
+    worst = min(rows, key=lambda row: row.times.ratio)
     return (
-        f"geometric mean of {len(rows)} ratios: {geometric_mean(row.ratio for row in rows):.2f}x; "
-        f"worst: {worst.ratio:.2f}x ({worst.input}, {dtype_name(worst.dtype)}, {worst.mode})"
+        f"geometric mean of {len(rows)} ratios: {geometric_mean(row.times.ratio for row in rows):.2f}x; "
+        f"worst: {worst.times.ratio:.2f}x ({worst.input}, {dtype_name(worst.dtype)}, {worst.mode})"
     )

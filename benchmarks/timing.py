@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import operator
 import resource
 import statistics
 import time
@@ -13,7 +14,7 @@ import torch
 
 # A sample is at least this long, so that the clock's own cost and resolution (below 0.1 us) do not show.
 SAMPLE_SECONDS = 200e-6
-MIN_ROUNDS, MAX_ROUNDS = 15, 301
+MIN_ROUNDS, MAX_ROUNDS = 15, 1501
 # glibc gives a freed block back to the system at once, until one of that size has been freed before; for blocks (headers
 # included) up to 32 MiB, the ceiling of its dynamic mmap threshold. A training process is past that after its first steps.
 SETTLING_BYTES = tuple(mebibytes * 2**20 for mebibytes in (31, 16, 8, 4, 2, 1))
@@ -32,6 +33,19 @@ def _minor_faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two callables timed in turn. ``ratio`` is the median over the rounds of one's time / the other's in that round.
+
+    Not the ratio of the medians: where a shared machine is now fast and now slow, the two medians can fall into different
+    states of it, while the two halves of a round meet the same.
+    """
+
+    one: Sample
+    other: Sample
+    ratio: float
+
+
 def settle_allocator() -> None:
     """Brings the heap into the state of a running training process: large blocks come and go without page faults."""
     for size in SETTLING_BYTES:
@@ -39,7 +53,7 @@ def settle_allocator() -> None:
             torch.ones(size, dtype=torch.uint8)
 
 
-def measure_pair(one: Callable[[], object], other: Callable[[], object], budget: float) -> tuple[Sample, Sample]:
+def measure_pair(one: Callable[[], object], other: Callable[[], object], budget: float) -> Pair:
     """Times both in turn, A B B A A B …, for about ``budget`` seconds in all.
 
     Every round times as many calls of each as fill a sample, so both sides meet the same states of the machine. Python's
@@ -75,4 +89,4 @@ def measure_pair(one: Callable[[], object], other: Callable[[], object], budget:
     one_sample, other_sample = (
         Sample(statistics.median(times), count / (rounds * calls)) for times, count in zip(seconds, faults, strict=True)
     )
-    return one_sample, other_sample
+    return Pair(one_sample, other_sample, statistics.median(map(operator.truediv, *seconds)))

@@ -92,10 +92,9 @@ def test_inputs_are_the_photographs_activations_and_reproducible():
 
 def test_both_sides_are_timed_equally_often():
     calls = []
-    one, other = timing.measure_pair(lambda: calls.append("a"), lambda: calls.append("b"), 0.01)
+    pair = timing.measure_pair(lambda: calls.append("a"), lambda: calls.append("b"), 0.01)
     assert calls.count("a") == calls.count("b") > timing.MIN_ROUNDS
-    assert one.seconds > 0
-    assert other.seconds > 0
+    assert min(pair.one.seconds, pair.other.seconds, pair.ratio) > 0
 
 
 def test_one_function_against_itself_keeps_its_sides_apart():
@@ -104,9 +103,26 @@ def test_one_function_against_itself_keeps_its_sides_apart():
     def counted():
         next(count)
 
-    one, other = timing.measure_pair(counted, counted, 0.01)
-    assert 0.2 < one.seconds / other.seconds < 5
+    pair = timing.measure_pair(counted, counted, 0.01)
+    assert 0.2 < pair.ratio < 5
     assert next(count) % 2 == 0
+
+
+def test_ratio_is_that_of_the_rounds_not_of_the_medians(monkeypatch):
+    """A machine that slows down tenfold now and then: each round's ratio is 2, whatever the medians are."""
+    now = [0.0]
+    # one speed per round: two calls, after the four of the warm-up
+    speeds = itertools.chain.from_iterable([speed] * 2 for speed in itertools.cycle([1.0] * 5 + [10.0] * 6))
+
+    def busy(units):
+        def call():
+            now[0] += units * next(speeds)
+
+        return call
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    pair = timing.measure_pair(busy(2.0), busy(1.0), 1e6)
+    assert pair.ratio == pytest.approx(2.0)
 
 
 def test_settling_keeps_large_blocks_in_the_heap():
@@ -143,8 +159,8 @@ def test_saved_bytes_and_traffic():
     builtin, ours = ops.sides()
     assert ops.saved_bytes(builtin.module, x) == 4000
     assert ops.saved_bytes(ours.module, x) == 125
-    row = ops.Row("x", torch.float32, "backward", timing.Sample(2.0, 0), timing.Sample(1.0, 0), 4000, 4000, 125)
-    assert row.ratio == 2.0
+    pair = timing.Pair(timing.Sample(2.0, 0), timing.Sample(1.0, 0), 2.0)
+    row = ops.Row("x", torch.float32, "backward", pair, 4000, 4000, 125)
     assert [moved for moved, _ in row.traffic] == [12000, 8125]
 
 

@@ -9,6 +9,20 @@
 namespace leakyrelu_ext::cpu {
 namespace {
 
+/// Registers loaded before the first of them is stored. A load waits for an earlier store to the same address modulo 4096,
+/// and allocators like to place output and input so: loading ahead keeps most loads clear of the last stores.
+constexpr int64_t kBatch = 4;
+
+/// Calls step(begin) for each `count` registers that fit into [begin, n), and returns the first element left over.
+template <class Lanes, int64_t count, typename Step>
+int64_t for_each_batch(int64_t begin, int64_t n, const Step& step) {
+  constexpr int64_t elements = count * Lanes::width;
+  for (; begin + elements <= n; begin += elements) {
+    step(begin, std::integral_constant<int64_t, count>());
+  }
+  return begin;
+}
+
 template <class Lanes, bool with_mask>
 void forward_loop(
     const typename Lanes::scalar_t* input,
@@ -17,16 +31,22 @@ void forward_loop(
     int64_t n,
     opmath_t<typename Lanes::scalar_t> negative_slope) {
   using opmath = opmath_t<typename Lanes::scalar_t>;
-  int64_t i = 0;
-  for (; i + Lanes::width <= n; i += Lanes::width) {
-    const auto x = Lanes::load(input + i);
-    const auto positive = Lanes::positive(x);
-    Lanes::store(output + i, Lanes::scale_unless(positive, x, negative_slope));
-    if constexpr (with_mask) {
-      const typename Lanes::Bits bits = Lanes::to_bits(positive);
-      std::memcpy(mask + i / kMaskBits, &bits, sizeof(bits));
+  const auto step = [=](int64_t begin, auto count) {
+    typename Lanes::Register x[count];
+    for (int64_t k = 0; k < count; ++k) {
+      x[k] = Lanes::load(input + begin + k * Lanes::width);
     }
-  }
+    for (int64_t k = 0; k < count; ++k) {
+      const auto positive = Lanes::positive(x[k]);
+      Lanes::store(output + begin + k * Lanes::width, Lanes::scale_unless(positive, x[k], negative_slope));
+      if constexpr (with_mask) {
+        const typename Lanes::Bits bits = Lanes::to_bits(positive);
+        std::memcpy(mask + (begin + k * Lanes::width) / kMaskBits, &bits, sizeof(bits));
+      }
+    }
+  };
+  int64_t i = for_each_batch<Lanes, kBatch>(0, n, step);
+  i = for_each_batch<Lanes, 1>(i, n, step);
   for (; i < n; i += kMaskBits) {
     uint8_t byte = 0;
     for (int64_t j = 0; j < kMaskBits && i + j < n; ++j) {
@@ -49,13 +69,20 @@ void backward_loop(
     int64_t n,
     opmath_t<typename Lanes::scalar_t> negative_slope) {
   using opmath = opmath_t<typename Lanes::scalar_t>;
-  int64_t i = 0;
-  for (; i + Lanes::width <= n; i += Lanes::width) {
-    typename Lanes::Bits bits;
-    std::memcpy(&bits, mask + i / kMaskBits, sizeof(bits));
-    const auto grad = Lanes::load(grad_output + i);
-    Lanes::store(grad_input + i, Lanes::scale_unless(Lanes::from_bits(bits), grad, negative_slope));
-  }
+  const auto step = [=](int64_t begin, auto count) {
+    typename Lanes::Register grad[count];
+    for (int64_t k = 0; k < count; ++k) {
+      grad[k] = Lanes::load(grad_output + begin + k * Lanes::width);
+    }
+    for (int64_t k = 0; k < count; ++k) {
+      typename Lanes::Bits bits;
+      std::memcpy(&bits, mask + (begin + k * Lanes::width) / kMaskBits, sizeof(bits));
+      Lanes::store(
+          grad_input + begin + k * Lanes::width, Lanes::scale_unless(Lanes::from_bits(bits), grad[k], negative_slope));
+    }
+  };
+  int64_t i = for_each_batch<Lanes, kBatch>(0, n, step);
+  i = for_each_batch<Lanes, 1>(i, n, step);
   for (; i < n; ++i) {
     const bool positive = mask[i / kMaskBits] >> (i % kMaskBits) & 1;
     const auto grad = static_cast<opmath>(grad_output[i]);
