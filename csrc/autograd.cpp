@@ -3,6 +3,7 @@
 #include <ATen/ops/leaky_relu.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
+#include <c10/util/strides.h>
 #include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/csrc/autograd/saved_variable.h>
 #include <torch/csrc/dynamo/compiled_autograd.h>
@@ -14,11 +15,17 @@
 #include "composite.h"
 #include "dense.h"
 #include "ops.h"
+#include "sole_owner.h"
 
 namespace leakyrelu_ext {
 namespace {
 
 using torch::autograd::variable_list;
+
+bool functorch_active() {
+  // Not functorchTLSAccessor(): that stays set after a thread's first transform; this key is there only during one.
+  return c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
+}
 
 /// The derivative for grad_output; an op that records its own derivative, so that any order follows.
 at::Tensor leaky_relu_grad(
@@ -56,7 +63,14 @@ struct LeakyReLUBackward final : torch::autograd::Node {
 
   variable_list apply(variable_list&& grads) override {
     const std::lock_guard<std::mutex> lock(mutex_);
-    return {leaky_relu_grad(grads[0], mask.unpack(), negative_slope, output_strides)};
+    const at::Tensor bits = mask.unpack();
+    at::Tensor grad_output = std::move(grads[0]);
+    if (may_overwrite(grad_output)) {
+      at::AutoDispatchBelowADInplaceOrView guard;
+      ops::leaky_relu_backward_().call(grad_output, bits, negative_slope);
+      return {std::move(grad_output)};
+    }
+    return {leaky_relu_grad(grad_output, bits, negative_slope, output_strides)};
   }
 
   // Compiled autograd: what apply depends on, and apply as a function of it.
@@ -96,6 +110,19 @@ struct LeakyReLUBackward final : torch::autograd::Node {
   }
 
  private:
+  /// True if the gradient of the input may take grad_output's memory: it has just the layout wanted, nobody else will read it,
+  /// and no derivative of this derivative is being recorded.
+  bool may_overwrite(const at::Tensor& grad_output) const {
+    if (at::GradMode::is_enabled() || functorch_active() || c10::impl::TorchDispatchModeTLS::any_modes_set() ||
+        !is_sole_owner(grad_output)) {
+      return false;
+    }
+    // Exactly, also where a size is 1: the result's strides must not depend on who else looks at the gradient.
+    return output_strides.has_value()
+        ? grad_output.sym_strides() == c10::SymIntArrayRef(*output_strides)
+        : grad_output.strides() == at::IntArrayRef(c10::contiguous_strides(grad_output.sizes()));
+  }
+
   static variable_list apply_functional(const variable_list& grads, const std::vector<c10::IValue>& args) {
     torch::dynamo::autograd::PackedArgs packed(args);
     const auto mask = packed.unpack<at::Tensor>();
@@ -162,9 +189,7 @@ bool has_native_kernel(const at::Tensor& tensor) {
 }
 
 Route route(const at::Tensor& tensor) {
-  // Not functorchTLSAccessor(): that stays set after a thread's first transform; this key is there only during one.
-  if (c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode) ||
-      torch::autograd::isFwGradDefined(tensor)) {
+  if (functorch_active() || torch::autograd::isFwGradDefined(tensor)) {
     return Route::aten;
   }
   if (!(at::GradMode::is_enabled() && tensor.requires_grad())) {
@@ -279,6 +304,16 @@ at::Tensor leaky_relu_backward_autograd(
       keys & c10::after_autograd_keyset, grad_output, mask, negative_slope, output_strides);
 }
 
+void leaky_relu_backward_autograd_(
+    c10::DispatchKeySet keys, at::Tensor& grad_output, const at::Tensor& mask, double negative_slope) {
+  TORCH_CHECK(
+      !torch::autograd::compute_requires_grad(grad_output) && !torch::autograd::isFwGradDefined(grad_output),
+      "leaky_relu_backward_(): argument 'grad_output' must not require grad nor have a tangent: this op is not "
+      "differentiable, leaky_relu_backward is");
+  at::AutoDispatchBelowAutograd guard;
+  ops::leaky_relu_backward_().redispatch(keys & c10::after_autograd_keyset, grad_output, mask, negative_slope);
+}
+
 at::Tensor& leaky_relu_version_(c10::DispatchKeySet keys, at::Tensor& input, double negative_slope) {
   check_not_inference(input);
   {
@@ -300,6 +335,16 @@ at::Tensor leaky_relu_forward_version_(c10::DispatchKeySet keys, at::Tensor& inp
   return mask;
 }
 
+void leaky_relu_backward_version_(
+    c10::DispatchKeySet keys, at::Tensor& grad_output, const at::Tensor& mask, double negative_slope) {
+  check_not_inference(grad_output);
+  {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    ops::leaky_relu_backward_().redispatch(keys & c10::after_ADInplaceOrView_keyset, grad_output, mask, negative_slope);
+  }
+  torch::autograd::increment_version(grad_output);
+}
+
 } // namespace
 
 const std::type_info& node_type() {
@@ -312,11 +357,13 @@ TORCH_LIBRARY_IMPL(leakyrelu_ext, Autograd, m) {
   m.impl("leaky_relu_forward", TORCH_FN(leaky_relu_forward_autograd));
   m.impl("leaky_relu_forward_", TORCH_FN(leaky_relu_forward_autograd_));
   m.impl("leaky_relu_backward", TORCH_FN(leaky_relu_backward_autograd));
+  m.impl("leaky_relu_backward_", TORCH_FN(leaky_relu_backward_autograd_));
 }
 
 TORCH_LIBRARY_IMPL(leakyrelu_ext, ADInplaceOrView, m) {
   m.impl("leaky_relu_", TORCH_FN(leaky_relu_version_));
   m.impl("leaky_relu_forward_", TORCH_FN(leaky_relu_forward_version_));
+  m.impl("leaky_relu_backward_", TORCH_FN(leaky_relu_backward_version_));
 }
 
 } // namespace leakyrelu_ext

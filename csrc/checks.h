@@ -28,14 +28,13 @@ inline void check_slope(at::ScalarType dtype, double negative_slope) {
   }
 }
 
-inline void check_mask(const at::Tensor& grad_output, const at::Tensor& mask) {
+inline void check_mask(const at::Tensor& grad_output, const at::Tensor& mask, const char* op) {
   TORCH_CHECK(
-      mask.device() == grad_output.device(),
-      "leaky_relu_backward(): argument 'mask' must be on the device of 'grad_output' (", grad_output.device(),
-      "), got ", mask.device());
+      mask.device() == grad_output.device(), op, "(): argument 'mask' must be on the device of 'grad_output' (",
+      grad_output.device(), "), got ", mask.device());
   TORCH_CHECK(
-      mask.scalar_type() == at::kByte && mask.dim() == 1 && mask.sym_numel() == mask_bytes(grad_output.sym_numel()),
-      "leaky_relu_backward(): argument 'mask' must be a uint8 tensor of shape (", mask_bytes(grad_output.sym_numel()),
+      mask.scalar_type() == at::kByte && mask.dim() == 1 && mask.sym_numel() == mask_bytes(grad_output.sym_numel()), op,
+      "(): argument 'mask' must be a uint8 tensor of shape (", mask_bytes(grad_output.sym_numel()),
       ",), one bit per element of 'grad_output', got ", mask.scalar_type(), " of shape ", mask.sym_sizes());
 }
 

@@ -90,12 +90,17 @@ at::Tensor leaky_relu_backward(
     double negative_slope,
     at::OptionalSymIntArrayRef output_strides) {
   check_floating(grad_output, "leaky_relu_backward", "grad_output");
-  check_mask(grad_output, mask);
+  check_mask(grad_output, mask, "leaky_relu_backward");
   if (output_strides.has_value()) {
     check_strides_size(grad_output, output_strides->size());
   }
   const at::Tensor positive = unpack_mask(mask, grad_output.sym_sizes(), output_strides);
   return at::where(positive, grad_output, grad_output.mul(negative_slope));
+}
+
+void leaky_relu_backward_(at::Tensor& grad_output, const at::Tensor& mask, double negative_slope) {
+  const c10::SymDimVector strides(grad_output.sym_strides());
+  grad_output.copy_(leaky_relu_backward(grad_output, mask, negative_slope, c10::SymIntArrayRef(strides)));
 }
 
 } // namespace composite
@@ -140,6 +145,21 @@ at::Tensor leaky_relu_forward_functionalized_(at::Tensor& input, double negative
   return functionalization::to_functional_tensor(std::get<1>(results));
 }
 
+void leaky_relu_backward_functionalized_(at::Tensor& grad_output, const at::Tensor& mask, double negative_slope) {
+  at::Tensor bits = mask;
+  if (functionalization::isFunctionalTensor(mask)) {
+    functionalization::sync(mask);
+    bits = functionalization::from_functional_tensor(mask);
+  }
+  if (!functionalization::isFunctionalTensor(grad_output)) {
+    at::AutoDispatchSkipFunctionalize guard;
+    return ops::leaky_relu_backward_().call(grad_output, bits, negative_slope);
+  }
+  replace_value(grad_output, [&](const at::Tensor& value) {
+    return std::make_tuple(ops::leaky_relu_backward().call(value, bits, negative_slope, value.sym_strides()));
+  });
+}
+
 at::Tensor leaky_relu_by_aten(const at::Tensor& input, double negative_slope) {
   return at::leaky_relu(input, negative_slope);
 }
@@ -154,6 +174,7 @@ void register_composites(torch::Library& m) {
   m.impl("leaky_relu_forward", TORCH_FN(composite::leaky_relu_forward));
   m.impl("leaky_relu_forward_", TORCH_FN(composite::leaky_relu_forward_));
   m.impl("leaky_relu_backward", TORCH_FN(composite::leaky_relu_backward));
+  m.impl("leaky_relu_backward_", TORCH_FN(composite::leaky_relu_backward_));
 }
 
 } // namespace
@@ -175,6 +196,7 @@ TORCH_LIBRARY_IMPL(leakyrelu_ext, Negative, m) {
 TORCH_LIBRARY_IMPL(leakyrelu_ext, Functionalize, m) {
   m.impl("leaky_relu_", TORCH_FN(leaky_relu_functionalized_));
   m.impl("leaky_relu_forward_", TORCH_FN(leaky_relu_forward_functionalized_));
+  m.impl("leaky_relu_backward_", TORCH_FN(leaky_relu_backward_functionalized_));
 }
 
 } // namespace leakyrelu_ext

@@ -20,4 +20,6 @@ at::Tensor leaky_relu_backward(
     double negative_slope,
     at::OptionalSymIntArrayRef output_strides);
 
+void leaky_relu_backward_(at::Tensor& grad_output, const at::Tensor& mask, double negative_slope);
+
 } // namespace leakyrelu_ext::composite

@@ -6,6 +6,9 @@
 #include <ATen/ops/empty_like.h>
 #include <c10/util/DimVector.h>
 
+#include <algorithm>
+#include <utility>
+
 namespace leakyrelu_ext {
 
 /// The strides of at::empty_like(tensor): the tensor's own if it is dense, else dense ones in the same order of dimensions.
@@ -32,6 +35,25 @@ inline bool same_order(at::IntArrayRef sizes, at::IntArrayRef strides, at::IntAr
     }
   }
   return true;
+}
+
+/// False if no two elements share memory (in terms of offsets); true also where that is hard to tell.
+inline bool may_overlap(const at::Tensor& tensor) {
+  c10::SmallVector<std::pair<int64_t, int64_t>, 5> by_stride; // stride, size
+  for (int64_t d = 0; d < tensor.dim(); ++d) {
+    if (tensor.size(d) != 1) {
+      by_stride.emplace_back(tensor.stride(d), tensor.size(d));
+    }
+  }
+  std::sort(by_stride.begin(), by_stride.end());
+  int64_t extent = 1; // of the elements of all dimensions so far
+  for (const auto& [stride, size] : by_stride) {
+    if (stride < extent) {
+      return true;
+    }
+    extent += stride * (size - 1);
+  }
+  return false;
 }
 
 } // namespace leakyrelu_ext

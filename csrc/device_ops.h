@@ -3,6 +3,8 @@
 //   empty_strided(sizes, strides, dtype, device)            -> Tensor
 //   forward(input, output, mask or nullptr, negative_slope)  over dense tensors of one memory order; output may be input
 //   backward(grad_output, mask, grad_input, negative_slope)  likewise
+//   forward_strided   the same, of any strided input; output is dense, or input itself (then no two elements share memory)
+//   backward_strided  the same, of any strided grad_output; grad_input is dense
 // and registers the ops with DeviceOps<Backend>::register_kernels(m).
 
 #include <ATen/MemoryOverlap.h>
@@ -17,6 +19,7 @@
 #include "activation.h"
 #include "checks.h"
 #include "dense.h"
+#include "stats.h"
 
 namespace leakyrelu_ext {
 
@@ -39,11 +42,7 @@ struct DeviceOps {
 
   static at::Tensor& leaky_relu_(at::Tensor& input, double negative_slope) {
     check_inplace_input(input, "leaky_relu_");
-    if (input.is_non_overlapping_and_dense()) {
-      run_forward(input, input, nullptr, negative_slope);
-    } else {
-      input.copy_(leaky_relu(input, negative_slope));
-    }
+    run_forward_(input, nullptr, negative_slope);
     return input;
   }
 
@@ -57,13 +56,8 @@ struct DeviceOps {
 
   static at::Tensor leaky_relu_forward_(at::Tensor& input, double negative_slope) {
     check_inplace_input(input, "leaky_relu_forward_");
-    if (!input.is_non_overlapping_and_dense()) {
-      auto [output, mask] = leaky_relu_forward(input, negative_slope);
-      input.copy_(output);
-      return mask;
-    }
     at::Tensor mask = empty_mask(input);
-    run_forward(input, input, &mask, negative_slope);
+    run_forward_(input, &mask, negative_slope);
     return mask;
   }
 
@@ -74,19 +68,34 @@ struct DeviceOps {
       at::OptionalIntArrayRef output_strides) {
     check_floating(grad_output, "leaky_relu_backward", "grad_output");
     check_slope(grad_output.scalar_type(), negative_slope);
-    check_mask(grad_output, mask);
+    check_mask(grad_output, mask, "leaky_relu_backward");
     const auto bits = mask.expect_contiguous();
     at::Tensor grad_input = empty_for_backward(grad_output, output_strides);
+    stats::count(stats::backward_calls);
     if (grad_output.numel() == 0) {
       return grad_input;
     }
     if (same_order(grad_output.sizes(), grad_output.strides(), grad_input.strides())) {
       Backend::backward(grad_output, *bits, grad_input, negative_slope);
     } else {
-      grad_input.copy_(grad_output);
-      Backend::backward(grad_input, *bits, grad_input, negative_slope);
+      Backend::backward_strided(grad_output, *bits, grad_input, negative_slope);
     }
     return grad_input;
+  }
+
+  static void leaky_relu_backward_(at::Tensor& grad_output, const at::Tensor& mask, double negative_slope) {
+    check_floating(grad_output, "leaky_relu_backward_", "grad_output");
+    check_slope(grad_output.scalar_type(), negative_slope);
+    check_mask(grad_output, mask, "leaky_relu_backward_");
+    TORCH_CHECK(
+        grad_output.is_non_overlapping_and_dense(),
+        "leaky_relu_backward_(): argument 'grad_output' must be dense, got strides ", grad_output.strides(),
+        " for shape ", grad_output.sizes());
+    stats::count(stats::backward_calls);
+    stats::count(stats::backward_into_grad_output);
+    if (grad_output.numel() != 0) {
+      Backend::backward(grad_output, *mask.expect_contiguous(), grad_output, negative_slope);
+    }
   }
 
   static void register_kernels(torch::Library& m) {
@@ -95,6 +104,7 @@ struct DeviceOps {
     m.impl("leaky_relu_forward", TORCH_FN(leaky_relu_forward));
     m.impl("leaky_relu_forward_", TORCH_FN(leaky_relu_forward_));
     m.impl("leaky_relu_backward", TORCH_FN(leaky_relu_backward));
+    m.impl("leaky_relu_backward_", TORCH_FN(leaky_relu_backward_));
   }
 
  private:
@@ -134,8 +144,20 @@ struct DeviceOps {
     if (same_order(input.sizes(), input.strides(), output.strides())) {
       Backend::forward(input, output, mask, negative_slope);
     } else {
-      output.copy_(input);
-      Backend::forward(output, output, mask, negative_slope);
+      Backend::forward_strided(input, output, mask, negative_slope);
+    }
+  }
+
+  static void run_forward_(const at::Tensor& input, const at::Tensor* mask, double negative_slope) {
+    if (input.is_non_overlapping_and_dense()) {
+      run_forward(input, input, mask, negative_slope);
+    } else if (!may_overlap(input)) {
+      check_slope(input.scalar_type(), negative_slope);
+      Backend::forward_strided(input, input, mask, negative_slope);
+    } else { // every element is read before the first is written
+      const at::Tensor output = empty_like(input);
+      run_forward(input, output, mask, negative_slope);
+      input.copy_(output);
     }
   }
 };

@@ -14,4 +14,6 @@ TORCH_LIBRARY(leakyrelu_ext, m) {
   m.def(
       "leaky_relu_backward(Tensor grad_output, Tensor mask, float negative_slope, SymInt[]? output_strides) -> Tensor",
       tags);
+  // For the sole owner of grad_output, which is dense in the mask's order; not differentiable.
+  m.def("leaky_relu_backward_(Tensor(a!) grad_output, Tensor mask, float negative_slope) -> ()", tags);
 }

@@ -40,4 +40,9 @@ inline const auto& leaky_relu_backward() {
   return op;
 }
 
+inline const auto& leaky_relu_backward_() {
+  static const auto op = find<void(at::Tensor&, const at::Tensor&, double)>("leakyrelu_ext::leaky_relu_backward_");
+  return op;
+}
+
 } // namespace leakyrelu_ext::ops

@@ -14,8 +14,9 @@
 #include "autograd.h"
 #include "checks.h"
 #include "composite.h"
-#include "cpu/loops.h"
+#include "cpu/active_tier.h"
 #include "ops.h"
+#include "stats.h"
 
 namespace leakyrelu_ext {
 namespace {
@@ -132,6 +133,15 @@ pybind11::dict build_info() {
   return info;
 }
 
+pybind11::dict stats_of_process() {
+  pybind11::dict counts;
+  counts["backward_calls"] = stats::backward_calls.load();
+  counts["backward_into_grad_output"] = stats::backward_into_grad_output.load();
+  counts["huge_page_requests"] = stats::huge_page_requests.load();
+  counts["streaming_calls"] = stats::streaming_calls.load();
+  return counts;
+}
+
 } // namespace
 } // namespace leakyrelu_ext
 
@@ -142,4 +152,5 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.add_object(
       leakyrelu_ext::kNodeName, pybind11::handle(reinterpret_cast<PyObject*>(leakyrelu_ext::register_node_type())));
   m.def("build_info", &leakyrelu_ext::build_info);
+  m.def("stats", &leakyrelu_ext::stats_of_process);
 }

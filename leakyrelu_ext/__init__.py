@@ -1,9 +1,9 @@
 """Leaky ReLU for PyTorch with fused native kernels and one bit per element saved for the backward."""
 
-from ._library import build_info
+from ._library import build_info, stats
 from ._version import __version__
 from .autograd import LeakyReLUFunction
 from .functional import leaky_relu, leaky_relu_
 from .modules import LeakyReLU
 
-__all__ = ["LeakyReLU", "LeakyReLUFunction", "__version__", "build_info", "leaky_relu", "leaky_relu_"]
+__all__ = ["LeakyReLU", "LeakyReLUFunction", "__version__", "build_info", "leaky_relu", "leaky_relu_", "stats"]

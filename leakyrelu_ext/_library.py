@@ -62,9 +62,9 @@ def build_info() -> dict[str, Any]:
     Returns:
         A dict with ``version``, ``native`` (the compiled library is loaded), ``obstacle`` (why not, else None), ``torch``
         and ``python`` (those running), and ``platform``; with the compiled library also ``torch_built_with``,
-        ``compiler``, ``cpu_tier`` (instruction set of the CPU kernels: ``avx512``, ``avx2`` or ``generic``; it follows
-        ``ATEN_CPU_CAPABILITY``), ``openmp`` (the CPU kernels use threads), ``cuda`` and ``cuda_archs`` (None without CUDA
-        kernels).
+        ``compiler``, ``cpu_tier`` (instruction set of the CPU kernels: ``avx512_bf16``, ``avx512``, ``avx2``, ``neon`` or
+        ``generic``; it follows ``ATEN_CPU_CAPABILITY`` and ``LEAKYRELU_EXT_CPU_TIER``), ``openmp`` (the CPU kernels use
+        threads), ``cuda`` and ``cuda_archs`` (None without CUDA kernels).
     """
     info: dict[str, Any] = {
         "version": __version__,
@@ -77,6 +77,20 @@ def build_info() -> dict[str, Any]:
     if native is not None:
         info.update(native.build_info())
     return info
+
+
+def stats() -> dict[str, int]:
+    """What the compiled library has done in this process so far; all 0 without it.
+
+    Returns:
+        A dict of counters: ``backward_calls`` (of the native backward kernels), ``backward_into_grad_output`` (those of them
+        that wrote into the incoming gradient's own memory, which nobody else could see any more), ``huge_page_requests``
+        (large new tensors for which the CPU kernels asked for huge pages), ``streaming_calls`` (CPU kernels whose results
+        went past the caches).
+    """
+    names = ("backward_calls", "backward_into_grad_output", "huge_page_requests", "streaming_calls")
+    counts: dict[str, int] = dict.fromkeys(names, 0) if native is None else native.stats()
+    return counts
 
 
 def _check_floating(op: str, argument: str, tensor: Tensor) -> None:
@@ -111,20 +125,23 @@ def _fake_leaky_relu_forward_(input: Tensor, negative_slope: float = 0.01) -> Te
     return _empty_mask(input)
 
 
-def _fake_leaky_relu_backward(
-    grad_output: Tensor, mask: Tensor, negative_slope: float, output_strides: list[int] | None
-) -> Tensor:
-    _check_floating("leaky_relu_backward", "grad_output", grad_output)
+def _check_backward_arguments(op: str, grad_output: Tensor, mask: Tensor) -> None:
+    _check_floating(op, "grad_output", grad_output)
     if mask.device != grad_output.device:
         raise RuntimeError(
-            "leaky_relu_backward(): argument 'mask' must be on the device of 'grad_output' "
-            f"({grad_output.device}), got {mask.device}"
+            f"{op}(): argument 'mask' must be on the device of 'grad_output' ({grad_output.device}), got {mask.device}"
         )
     if mask.dtype != torch.uint8 or mask.dim() != 1 or mask.numel() != (grad_output.numel() + 7) // 8:
         raise RuntimeError(
-            "leaky_relu_backward(): argument 'mask' must be a uint8 tensor of shape ((numel of 'grad_output' + 7) // 8,), "
+            f"{op}(): argument 'mask' must be a uint8 tensor of shape ((numel of 'grad_output' + 7) // 8,), "
             f"got {mask.dtype} of shape {tuple(mask.shape)}"
         )
+
+
+def _fake_leaky_relu_backward(
+    grad_output: Tensor, mask: Tensor, negative_slope: float, output_strides: list[int] | None
+) -> Tensor:
+    _check_backward_arguments("leaky_relu_backward", grad_output, mask)
     if output_strides is not None and len(output_strides) != grad_output.dim():
         raise RuntimeError(
             "leaky_relu_backward(): argument 'output_strides' must have one entry per dimension of 'grad_output' "
@@ -135,6 +152,10 @@ def _fake_leaky_relu_backward(
     return grad_output.new_empty_strided(grad_output.shape, output_strides)
 
 
+def _fake_leaky_relu_backward_(grad_output: Tensor, mask: Tensor, negative_slope: float) -> None:
+    _check_backward_arguments("leaky_relu_backward_", grad_output, mask)
+
+
 if native is not None:
     # Code that walks graphs asks isinstance(grad_fn, Node).
     torch.autograd.graph.Node.register(native.LeakyReLUBackward)
@@ -143,3 +164,4 @@ if native is not None:
     torch.library.register_fake("leakyrelu_ext::leaky_relu_forward", _fake_leaky_relu_forward)
     torch.library.register_fake("leakyrelu_ext::leaky_relu_forward_", _fake_leaky_relu_forward_)
     torch.library.register_fake("leakyrelu_ext::leaky_relu_backward", _fake_leaky_relu_backward)
+    torch.library.register_fake("leakyrelu_ext::leaky_relu_backward_", _fake_leaky_relu_backward_)

@@ -30,7 +30,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
         TypeError: ``input`` is not a tensor, or ``negative_slope`` is not a number.
         NotImplementedError: ``input`` is integral, bool, complex, sparse COO or a strided nested tensor.
         RuntimeError: ``input`` has another sparse layout; ``negative_slope`` overflows ``input``'s precision; ``inplace`` on
-            a leaf that requires grad, on a view of one, or on a tensor whose elements share memory.
+            a leaf that requires grad, on a view of one, or on an expanded tensor.
 
     Maas, Hannun, Ng: Rectifier Nonlinearities Improve Neural Network Acoustic Models, ICML 2013.
     """

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 SLOPES = (0.0, 0.01, 0.2, 1.0, 2.0, -0.5, math.inf, math.nan)
+# Products of a bfloat16 with the first are subnormal or zero, with the second those of all below 2^-60; the third overflows.
+# The fourth makes subnormals of powers of two, just so; products with the last end in as many ones as there are.
+EXTREME_SLOPES = (2.0**-140, -(2.0**-66), 2.0**100, float.fromhex("0x1.5619e4p-32"), float.fromhex("0x1.9bfffep-3"))
 HALF_DTYPES = (torch.bfloat16, torch.float16)
 DTYPES = (torch.float64, torch.float32, *HALF_DTYPES)
 

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from cases import (
     DTYPES,
+    EXTREME_SLOPES,
     HALF_DTYPES,
     LAYOUTS,
     SLOPES,
@@ -37,7 +38,7 @@ def saved_tensors(function, x):
     return saved
 
 
-@pytest.mark.parametrize("slope", SLOPES)
+@pytest.mark.parametrize("slope", [*SLOPES, *EXTREME_SLOPES])
 @pytest.mark.parametrize("dtype", HALF_DTYPES)
 def test_every_half_pattern_matches_the_builtin(dtype, slope):
     patterns = every_bit_pattern(dtype)

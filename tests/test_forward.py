@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from cases import (
     DTYPES,
+    EXTREME_SLOPES,
     HALF_DTYPES,
     LAYOUTS,
     NAN_WITH_LOW_PAYLOAD,
@@ -21,11 +22,24 @@ from hypothesis import strategies as st
 from leakyrelu_ext import leaky_relu
 
 
-@pytest.mark.parametrize("slope", SLOPES)
+@pytest.mark.parametrize("slope", [*SLOPES, *EXTREME_SLOPES])
 @pytest.mark.parametrize("dtype", HALF_DTYPES)
 def test_every_half_pattern_matches_the_builtin(dtype, slope):
     x = every_bit_pattern(dtype)
     assert_same_bits(leaky_relu(x, slope), F.leaky_relu(x, slope))
+
+
+@pytest.mark.parametrize("slope", [*SLOPES, *EXTREME_SLOPES])
+@pytest.mark.parametrize("dtype", HALF_DTYPES)
+def test_zeros_among_large_values(dtype, slope):
+    """Zeros are as small as subnormals, and no reason to leave the fast path that subnormals must leave."""
+    x = randn(10_000, dtype=dtype) * torch.tensor([1, 0, -1, -0.0, 4], dtype=dtype).repeat(2000)
+    assert_same_bits(leaky_relu(x, slope), F.leaky_relu(x, slope))
+    leaves = x.clone().requires_grad_(), x.clone().requires_grad_()
+    actual, expected = (f(leaf, slope) for f, leaf in zip((leaky_relu, F.leaky_relu), leaves, strict=True))
+    actual.backward(x.flip(0))
+    expected.backward(x.flip(0))
+    assert_same_bits(leaves[0].grad, leaves[1].grad)
 
 
 @pytest.mark.parametrize("slope", SLOPES)
@@ -100,6 +114,20 @@ def test_numpy_scalars_as_slope():
     x = randn(100)
     assert_same_bits(leaky_relu(x, numpy.float32(0.3)), F.leaky_relu(x, numpy.float32(0.3)))
     assert_same_bits(leaky_relu(x, numpy.float64(0.3)), F.leaky_relu(x, numpy.float64(0.3)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_subnormals_that_are_flushed(dtype):
+    """Wherever they stand; the setting is the thread's own."""
+    smallest = torch.finfo(dtype).smallest_normal
+    x = torch.tensor([smallest / 2, -smallest / 4, smallest, 1.0, -1.0, 0.0], dtype=torch.float64).to(dtype).repeat(50)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this CPU does not flush subnormals")
+    try:
+        for n in (3, 300):
+            assert_same_bits(leaky_relu(x[:n].clone(), 0.1), F.leaky_relu(x[:n].clone(), 0.1))
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_lazily_negated_and_conjugated_views():

@@ -40,18 +40,32 @@ def test_build_info():
 def test_build_info_of_the_library():
     info = leakyrelu_ext.build_info()
     assert info["native"]
-    assert info["cpu_tier"] in ("avx512", "avx2", "generic")
+    assert info["cpu_tier"] in ("avx512_bf16", "avx512", "avx2", "generic", "neon")
     assert info["torch_built_with"].split(".")[:2] == torch.__version__.split(".")[:2]
     assert info["openmp"] == ("OpenMP" in torch.__config__.parallel_info().split("ATen parallel backend:")[1])
 
 
 @pytest.mark.native
-@pytest.mark.parametrize(("capability", "tier"), [("avx512", "avx512"), ("avx2", "avx2"), ("default", "generic")])
-def test_tier_follows_aten_cpu_capability(capability, tier):
+@pytest.mark.parametrize(
+    ("capability", "tiers"), [("avx512", ("avx512_bf16", "avx512")), ("avx2", ("avx2",)), ("default", ("generic",))]
+)
+def test_tier_follows_aten_cpu_capability(capability, tiers):
     if capability not in torch.backends.cpu.get_cpu_capability().lower() and capability == "avx512":
         pytest.skip("this CPU has no AVX-512")
     code = "import leakyrelu_ext; print(leakyrelu_ext.build_info()['cpu_tier'])"
-    assert python(code, ATEN_CPU_CAPABILITY=capability).stdout.strip() == tier
+    assert python(code, ATEN_CPU_CAPABILITY=capability).stdout.strip() in tiers
+
+
+@pytest.mark.native
+def test_tier_can_be_chosen_among_those_allowed():
+    code = "import leakyrelu_ext; print(leakyrelu_ext.build_info()['cpu_tier'])"
+    assert python(code, LEAKYRELU_EXT_CPU_TIER="generic").stdout.strip() == "generic"
+    code = "import torch, leakyrelu_ext; leakyrelu_ext.leaky_relu(torch.ones(3))"
+    for wish, capability in (("avx2", "default"), ("sse9", "avx2")):
+        done = python(code, LEAKYRELU_EXT_CPU_TIER=wish, ATEN_CPU_CAPABILITY=capability)
+        assert done.returncode == 1
+        assert "ValueError: environment variable LEAKYRELU_EXT_CPU_TIER must be one of generic" in done.stderr
+        assert f"got '{wish}'" in done.stderr
 
 
 @pytest.mark.native

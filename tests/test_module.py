@@ -82,6 +82,7 @@ def test_public_names():
         "build_info",
         "leaky_relu",
         "leaky_relu_",
+        "stats",
     }
     for name in leakyrelu_ext.__all__:
         assert hasattr(leakyrelu_ext, name)

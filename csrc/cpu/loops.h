@@ -12,12 +12,30 @@
 
 namespace leakyrelu_ext::cpu {
 
-/// Loops over n consecutive elements. output may be input, grad_input may be grad_output; pointers need no alignment.
+/// How results reach memory. kStreaming goes past the caches, which spares reading the old contents of each line first.
+enum class Stores : bool { kCached, kStreaming };
+
+/// Where streaming stores may begin.
+constexpr uintptr_t kStreamingAlignment = 64;
+
+/// Rows of n consecutive elements each. Those of the mask follow each other: with more than one row n is a multiple of
+/// kMaskBits.
+struct Rows {
+  int64_t n;
+  int64_t count = 1;
+  int64_t input_step = 0; // from one row to the next
+  int64_t output_step = 0;
+};
+
+/// output may be input, grad_input may be grad_output. Pointers need no alignment, but results with Stores::kStreaming that of
+/// kStreamingAlignment. The forward's mask may be nullptr: not wanted.
 template <typename T>
 struct Loops {
-  void (*forward)(const T* input, T* output, int64_t n, opmath_t<T> negative_slope);
-  void (*forward_with_mask)(const T* input, T* output, uint8_t* mask, int64_t n, opmath_t<T> negative_slope);
-  void (*backward)(const T* grad_output, const uint8_t* mask, T* grad_input, int64_t n, opmath_t<T> negative_slope);
+  void (*forward)(const T* input, T* output, uint8_t* mask, Rows rows, opmath_t<T> negative_slope, Stores stores);
+  void (*backward)(
+      const T* grad_output, const uint8_t* mask, T* grad_input, Rows rows, opmath_t<T> negative_slope, Stores stores);
+  /// Rows of elements that lie `stride` apart, to consecutive elements.
+  void (*gather)(const T* from, int64_t stride, T* to, Rows rows);
 };
 
 struct Tier {
@@ -30,9 +48,10 @@ const Tier& generic_tier();
 #define LEAKYRELU_EXT_X86_TIERS
 const Tier& avx2_tier();
 const Tier& avx512_tier();
+const Tier& avx512_bf16_tier();
+#elif defined(__aarch64__) && defined(__GNUC__)
+#define LEAKYRELU_EXT_NEON_TIER
+const Tier& neon_tier();
 #endif
-
-/// The tier that at::get_cpu_capability() (and so ATEN_CPU_CAPABILITY) asks for, if this CPU has it. Fixed at first use.
-const Tier& active_tier();
 
 } // namespace leakyrelu_ext::cpu

@@ -1,4 +1,4 @@
-// AVX2 + FMA + F16C: one mask byte per step.
+// AVX2 + FMA + F16C: one or two mask bytes per register.
 
 #include "loops.h"
 
@@ -20,6 +20,7 @@ struct FloatLanes {
   using Bits = uint8_t;
   using Register = __m256;
   using Predicate = __m256;
+  using Slope = float;
   static constexpr int64_t width = 8;
 
   static Register load(const float* from) {
@@ -27,6 +28,12 @@ struct FloatLanes {
   }
   static void store(float* to, Register r) {
     _mm256_storeu_ps(to, r);
+  }
+  static void stream(float* to, Register r) {
+    _mm256_stream_ps(to, r);
+  }
+  static void finish_streaming() {
+    _mm_sfence();
   }
   static Predicate positive(Register r) {
     return _mm256_cmp_ps(r, _mm256_setzero_ps(), _CMP_GT_OQ);
@@ -38,36 +45,75 @@ struct FloatLanes {
     const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
     return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(bits), bit), bit));
   }
-  static Register scale_unless(Predicate p, Register r, float negative_slope) {
-    return _mm256_blendv_ps(_mm256_mul_ps(r, _mm256_set1_ps(negative_slope)), r, p);
+  static Register scale_unless(Predicate p, Register r, Slope slope) {
+    return _mm256_blendv_ps(_mm256_mul_ps(r, _mm256_set1_ps(slope)), r, p);
   }
 };
 
-struct HalfLanes : FloatLanes {
-  using scalar_t = c10::Half;
-  static Register load(const c10::Half* from) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+/// 16 elements of a 16-bit dtype as they are in memory; only their scaled values are computed.
+template <typename T, int16_t infinity>
+struct RawHalfLanes {
+  using scalar_t = T;
+  using Bits = uint16_t;
+  using Register = __m256i;
+  using Predicate = __m256i;
+  using Slope = float;
+  static constexpr int64_t width = 16;
+
+  static Register load(const T* from) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   }
-  static void store(c10::Half* to, Register r) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(r, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  static void store(T* to, Register r) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), r);
+  }
+  static void stream(T* to, Register r) {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(to), r);
+  }
+  static void finish_streaming() {
+    _mm_sfence();
+  }
+  static Predicate positive(Register r) {
+    // The bit patterns 1 … infinity: moved up until positive NaN wrap around to negative integers, and zero is the bound.
+    const __m256i bound = _mm256_set1_epi16(0x7fff - infinity);
+    return _mm256_cmpgt_epi16(_mm256_add_epi16(r, bound), bound);
+  }
+  static Bits to_bits(Predicate p) {
+    return static_cast<Bits>(
+        _mm_movemask_epi8(_mm_packs_epi16(_mm256_castsi256_si128(p), _mm256_extracti128_si256(p, 1))));
+  }
+  static Predicate from_bits(Bits bits) {
+    const __m256i bit = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, -32768);
+    return _mm256_cmpeq_epi16(_mm256_and_si256(_mm256_set1_epi16(static_cast<int16_t>(bits)), bit), bit);
   }
 };
 
-struct BFloat16Lanes : FloatLanes {
-  using scalar_t = c10::BFloat16;
-  static Register load(const c10::BFloat16* from) {
-    const __m128i r = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(r), 16));
+struct HalfLanes : RawHalfLanes<c10::Half, 0x7c00> {
+  static __m128i scale(__m128i r, Slope slope) {
+    return _mm256_cvtps_ph(_mm256_mul_ps(_mm256_cvtph_ps(r), _mm256_set1_ps(slope)), _MM_FROUND_TO_NEAREST_INT);
   }
-  static void store(c10::BFloat16* to, Register r) {
-    // Round to nearest even in integers: add 0x7fff and the lowest kept bit. No NaN carries over into another number: the
-    // only ones here have zeros in their low half.
-    const __m256i bits = _mm256_castps_si256(r);
-    const __m256i lsb = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(lsb, _mm256_set1_epi32(0x7fff)));
-    const __m256i result = _mm256_srli_epi32(rounded, 16);
-    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(result, result), 0x08);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
+  static Register scale_unless(Predicate p, Register r, Slope slope) {
+    const __m128i low = scale(_mm256_castsi256_si128(r), slope);
+    const __m128i high = scale(_mm256_extracti128_si256(r, 1), slope);
+    return _mm256_blendv_epi8(_mm256_set_m128i(high, low), r, p);
+  }
+};
+
+struct BFloat16Lanes : RawHalfLanes<c10::BFloat16, 0x7f80> {
+  static Register scale_unless(Predicate p, Register r, Slope slope) {
+    // A bfloat16 is the upper half of a float: a shift and a mask spread the even and the odd elements, without crossing lanes.
+    const __m256 factor = _mm256_set1_ps(slope);
+    const __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(r, 16));
+    const __m256 odd = _mm256_castsi256_ps(_mm256_and_si256(r, _mm256_set1_epi32(static_cast<int>(0xffff0000))));
+    const __m256i even_scaled = _mm256_castps_si256(_mm256_mul_ps(even, factor));
+    const __m256i odd_scaled = _mm256_castps_si256(_mm256_mul_ps(odd, factor));
+    const __m256i upper = _mm256_blend_epi16(_mm256_srli_epi32(even_scaled, 16), odd_scaled, 0b10101010);
+    const __m256i lower = _mm256_blend_epi16(even_scaled, _mm256_slli_epi32(odd_scaled, 16), 0b10101010);
+    // To nearest, ties to even: up if lower + lsb > 0x8000 (compared as signed integers, both sides less 0x8000). No NaN carries
+    // over into another number: the only ones here have zeros in their lower half.
+    const __m256i lsb = _mm256_and_si256(upper, _mm256_set1_epi16(1));
+    const __m256i above = _mm256_adds_epi16(_mm256_xor_si256(lower, _mm256_set1_epi16(-0x8000)), lsb);
+    const __m256i up = _mm256_cmpgt_epi16(above, _mm256_setzero_si256());
+    return _mm256_blendv_epi8(_mm256_sub_epi16(upper, up), r, p);
   }
 };
 
@@ -78,6 +124,7 @@ struct DoubleLanes {
     __m256d low, high;
   };
   using Predicate = Register;
+  using Slope = double;
   static constexpr int64_t width = 8;
 
   static Register load(const double* from) {
@@ -86,6 +133,13 @@ struct DoubleLanes {
   static void store(double* to, Register r) {
     _mm256_storeu_pd(to, r.low);
     _mm256_storeu_pd(to + 4, r.high);
+  }
+  static void stream(double* to, Register r) {
+    _mm256_stream_pd(to, r.low);
+    _mm256_stream_pd(to + 4, r.high);
+  }
+  static void finish_streaming() {
+    _mm_sfence();
   }
   static Predicate positive(Register r) {
     const __m256d zero = _mm256_setzero_pd();
@@ -102,11 +156,11 @@ struct DoubleLanes {
         _mm256_castsi256_pd(_mm256_cmpeq_epi64(_mm256_and_si256(all, low), low)),
         _mm256_castsi256_pd(_mm256_cmpeq_epi64(_mm256_and_si256(all, high), high))};
   }
-  static Register scale_unless(Predicate p, Register r, double negative_slope) {
-    const __m256d slope = _mm256_set1_pd(negative_slope);
+  static Register scale_unless(Predicate p, Register r, Slope slope) {
+    const __m256d factor = _mm256_set1_pd(slope);
     return {
-        _mm256_blendv_pd(_mm256_mul_pd(r.low, slope), r.low, p.low),
-        _mm256_blendv_pd(_mm256_mul_pd(r.high, slope), r.high, p.high)};
+        _mm256_blendv_pd(_mm256_mul_pd(r.low, factor), r.low, p.low),
+        _mm256_blendv_pd(_mm256_mul_pd(r.high, factor), r.high, p.high)};
   }
 };
 

@@ -1,4 +1,6 @@
 // AVX-512 F/BW/DQ/VL: a mask register is a piece of the mask.
+// Nothing here uses avx512_fp16: its multiplication would round the slope and the product to float16, where ATen (and so the
+// drop-in) computes in float; and the conversions between the two it shares with F16C.
 
 #include "loops.h"
 
@@ -15,6 +17,7 @@
 
 LEAKYRELU_EXT_TARGET_BEGIN("avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")
 
+#include "bfloat16_avx512.h"
 #include "loop_templates.h"
 
 namespace leakyrelu_ext::cpu {
@@ -25,6 +28,7 @@ struct FloatLanes {
   using Bits = uint16_t;
   using Register = __m512;
   using Predicate = __mmask16;
+  using Slope = float;
   static constexpr int64_t width = 16;
 
   static Register load(const float* from) {
@@ -32,6 +36,12 @@ struct FloatLanes {
   }
   static void store(float* to, Register r) {
     _mm512_storeu_ps(to, r);
+  }
+  static void stream(float* to, Register r) {
+    _mm512_stream_ps(to, r);
+  }
+  static void finish_streaming() {
+    _mm_sfence();
   }
   static Predicate positive(Register r) {
     return _mm512_cmp_ps_mask(r, _mm512_setzero_ps(), _CMP_GT_OQ);
@@ -42,36 +52,45 @@ struct FloatLanes {
   static Predicate from_bits(Bits bits) {
     return bits;
   }
-  static Register scale_unless(Predicate p, Register r, float negative_slope) {
-    return _mm512_mask_mul_ps(r, _knot_mask16(p), r, _mm512_set1_ps(negative_slope));
+  static Register scale_unless(Predicate p, Register r, Slope slope) {
+    return _mm512_mask_mul_ps(r, _knot_mask16(p), r, _mm512_set1_ps(slope));
   }
 };
 
-struct HalfLanes : FloatLanes {
+/// 16 elements stay as they are in memory; only their scaled values are computed, in a register twice as wide.
+struct HalfLanes {
   using scalar_t = c10::Half;
+  using Bits = uint16_t;
+  using Register = __m256i;
+  using Predicate = __mmask16;
+  using Slope = float;
+  static constexpr int64_t width = 16;
+
   static Register load(const c10::Half* from) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   }
   static void store(c10::Half* to, Register r) {
-    _mm256_storeu_si256(
-        reinterpret_cast<__m256i*>(to), _mm512_cvtps_ph(r, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), r);
   }
-};
-
-struct BFloat16Lanes : FloatLanes {
-  using scalar_t = c10::BFloat16;
-  static Register load(const c10::BFloat16* from) {
-    const __m256i r = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(r), 16));
+  static void stream(c10::Half* to, Register r) {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(to), r);
   }
-  static void store(c10::BFloat16* to, Register r) {
-    // Round to nearest even in integers: add 0x7fff and the lowest kept bit. (avx512_bf16's own conversion would flush
-    // subnormals.) No NaN carries over into another number: the only ones here have zeros in their low half.
-    const __m512i bits = _mm512_castps_si512(r);
-    const __m512i lsb = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(lsb, _mm512_set1_epi32(0x7fff)));
-    const __m512i result = _mm512_srli_epi32(rounded, 16);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(result));
+  static void finish_streaming() {
+    _mm_sfence();
+  }
+  static Predicate positive(Register r) {
+    // The bit patterns 1 … infinity. Zero minus one is the largest, and beyond infinity are NaN and the negative.
+    return _mm256_cmplt_epu16_mask(_mm256_sub_epi16(r, _mm256_set1_epi16(1)), _mm256_set1_epi16(0x7c00));
+  }
+  static Bits to_bits(Predicate p) {
+    return p;
+  }
+  static Predicate from_bits(Bits bits) {
+    return bits;
+  }
+  static Register scale_unless(Predicate p, Register r, Slope slope) {
+    return _mm512_mask_cvtps_ph(
+        r, _knot_mask16(p), _mm512_mul_ps(_mm512_cvtph_ps(r), _mm512_set1_ps(slope)), _MM_FROUND_TO_NEAREST_INT);
   }
 };
 
@@ -80,6 +99,7 @@ struct DoubleLanes {
   using Bits = uint8_t;
   using Register = __m512d;
   using Predicate = __mmask8;
+  using Slope = double;
   static constexpr int64_t width = 8;
 
   static Register load(const double* from) {
@@ -87,6 +107,12 @@ struct DoubleLanes {
   }
   static void store(double* to, Register r) {
     _mm512_storeu_pd(to, r);
+  }
+  static void stream(double* to, Register r) {
+    _mm512_stream_pd(to, r);
+  }
+  static void finish_streaming() {
+    _mm_sfence();
   }
   static Predicate positive(Register r) {
     return _mm512_cmp_pd_mask(r, _mm512_setzero_pd(), _CMP_GT_OQ);
@@ -97,8 +123,8 @@ struct DoubleLanes {
   static Predicate from_bits(Bits bits) {
     return bits;
   }
-  static Register scale_unless(Predicate p, Register r, double negative_slope) {
-    return _mm512_mask_mul_pd(r, _knot_mask8(p), r, _mm512_set1_pd(negative_slope));
+  static Register scale_unless(Predicate p, Register r, Slope slope) {
+    return _mm512_mask_mul_pd(r, _knot_mask8(p), r, _mm512_set1_pd(slope));
   }
 };
 

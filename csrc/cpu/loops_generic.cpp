@@ -17,6 +17,7 @@ struct GenericLanes {
   struct Predicate {
     bool value[kMaskBits];
   };
+  using Slope = opmath_t<T>;
   static constexpr int64_t width = kMaskBits;
 
   static Register load(const T* from) {
@@ -32,6 +33,12 @@ struct GenericLanes {
       to[j] = static_cast<T>(r.value[j]);
     }
   }
+
+  static void stream(T* to, const Register& r) {
+    store(to, r); // plain C++ has no store past the caches
+  }
+
+  static void finish_streaming() {}
 
   static Predicate positive(const Register& r) {
     Predicate p;
@@ -57,7 +64,7 @@ struct GenericLanes {
     return p;
   }
 
-  static Register scale_unless(const Predicate& p, const Register& r, opmath_t<T> negative_slope) {
+  static Register scale_unless(const Predicate& p, const Register& r, Slope negative_slope) {
     Register scaled;
     for (int64_t j = 0; j < width; ++j) {
       scaled.value[j] = leakyrelu_ext::scale_unless(p.value[j], r.value[j], negative_slope);

@@ -2,6 +2,7 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/cuda/EmptyTensor.h>
+#include <ATen/ops/empty_like.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -50,6 +51,22 @@ struct CudaBackend {
           : (aligned ? cuda::forward_kernel<scalar_t, true, true> : cuda::forward_kernel<scalar_t, true, false>);
       launch(kernel, input.numel(), in, out, bits, input.numel(), slope_as<scalar_t>(negative_slope));
     });
+  }
+
+  static void forward_strided(
+      const at::Tensor& input, const at::Tensor& output, const at::Tensor* mask, double negative_slope) {
+    const at::Tensor dense = output.is_same(input) ? at::empty_like(input) : output;
+    dense.copy_(input);
+    forward(dense, dense, mask, negative_slope);
+    if (!dense.is_same(output)) {
+      output.copy_(dense);
+    }
+  }
+
+  static void backward_strided(
+      const at::Tensor& grad_output, const at::Tensor& mask, const at::Tensor& grad_input, double negative_slope) {
+    grad_input.copy_(grad_output);
+    backward(grad_input, mask, grad_input, negative_slope);
   }
 
   static void backward(

@@ -1,0 +1,89 @@
+// AVX-512 with avx512_bf16: as avx512, but bfloat16 is rounded by its own instruction.
+
+#include "loops.h"
+
+#ifdef LEAKYRELU_EXT_X86_TIERS
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "target.h"
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored \
+    "-Wmaybe-uninitialized" // false alarms from GCC 12's own intrinsics headers (GCC bug 105593)
+#endif
+
+LEAKYRELU_EXT_TARGET_BEGIN("avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")
+
+#include "bfloat16_avx512.h"
+#include "loop_templates.h"
+
+namespace leakyrelu_ext::cpu {
+namespace {
+
+constexpr int16_t kMagnitude = 0x7fff; // of a bfloat16's bits
+
+struct NativeBFloat16Lanes : BFloat16Lanes {
+  /// The instruction takes a subnormal float for zero; the rounding of ATen does not. `safe_bits`: an element that has one of
+  /// them has no subnormal product with the slope.
+  struct Slope {
+    float value;
+    int16_t safe_bits = 0;
+
+    explicit Slope(float slope) : value(slope) {
+      const double smallest = std::numeric_limits<float>::min() / std::abs(static_cast<double>(slope));
+      if (slope == 0 || std::isnan(slope)) {
+        safe_bits = kMagnitude;
+      } else if (smallest < std::numeric_limits<float>::max()) {
+        // Safe from the next power of two up, in bits from `threshold` up; each of those has a bit not below a power of two.
+        const int exponent = std::max(std::ilogb(smallest) + 1, -126);
+        const int threshold = (exponent + 127) << 7;
+        int power = 1;
+        while (power < threshold) {
+          power *= 2;
+        }
+        safe_bits = static_cast<int16_t>(kMagnitude & ~(power - 1));
+      }
+    }
+  };
+
+  static Register scale_unless(Predicate p, Register r, const Slope& slope) {
+    const __mmask32 small = _mm512_mask_testn_epi16_mask(_knot_mask32(p), r, _mm512_set1_epi16(slope.safe_bits));
+    if (__builtin_expect(small != 0, 0)) { // most often a zero, which is no risk either
+      if (_mm512_mask_test_epi16_mask(small, r, _mm512_set1_epi16(kMagnitude)) != 0) {
+        return BFloat16Lanes::scale_unless(p, r, slope.value);
+      }
+    }
+    alignas(64) static constexpr uint16_t kLow[32] = {0, 0, 0, 1, 0, 2,  0, 3,  0, 4,  0, 5,  0, 6,  0, 7,
+                                                      0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14, 0, 15};
+    const __m512i of_low = _mm512_load_si512(kLow);
+    const __m512i of_high = _mm512_add_epi16(of_low, _mm512_set1_epi16(16));
+    const __mmask32 upper = 0xAAAAAAAA; // a bfloat16 is the upper half of a float
+    const __m512 factor = _mm512_set1_ps(slope.value);
+    const __m512 low = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(upper, of_low, r));
+    const __m512 high = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(upper, of_high, r));
+    return reinterpret_cast<Register>(_mm512_mask_cvtne2ps_pbh(
+        reinterpret_cast<__m512bh>(r), _knot_mask32(p), _mm512_mul_ps(high, factor), _mm512_mul_ps(low, factor)));
+  }
+};
+
+} // namespace
+} // namespace leakyrelu_ext::cpu
+
+LEAKYRELU_EXT_TARGET_END
+
+const leakyrelu_ext::cpu::Tier& leakyrelu_ext::cpu::avx512_bf16_tier() {
+  static const Tier tier = [] {
+    Tier of_avx512 = avx512_tier();
+    of_avx512.name = "avx512_bf16";
+    std::get<Loops<c10::BFloat16>>(of_avx512.loops) = loops_of<NativeBFloat16Lanes>();
+    return of_avx512;
+  }();
+  return tier;
+}
+
+#endif // LEAKYRELU_EXT_X86_TIERS

@@ -1,0 +1,162 @@
+// NEON (every aarch64 has it): one mask byte per step.
+
+#include "loops.h"
+
+#ifdef LEAKYRELU_EXT_NEON_TIER
+
+#include <arm_neon.h>
+
+#include "loop_templates.h"
+
+namespace leakyrelu_ext::cpu {
+namespace {
+
+/// What all lanes here share: eight elements, and no stores past the caches (NEON has no intrinsic for them).
+template <class Derived, typename T>
+struct EightLanes {
+  using scalar_t = T;
+  using Bits = uint8_t;
+  using Slope = opmath_t<T>;
+  static constexpr int64_t width = 8;
+
+  template <typename Register>
+  static void stream(T* to, const Register& r) {
+    Derived::store(to, r);
+  }
+  static void finish_streaming() {}
+};
+
+struct FloatLanes : EightLanes<FloatLanes, float> {
+  struct Register {
+    float32x4_t low, high;
+  };
+  struct Predicate {
+    uint32x4_t low, high;
+  };
+
+  static Register load(const float* from) {
+    return {vld1q_f32(from), vld1q_f32(from + 4)};
+  }
+  static void store(float* to, const Register& r) {
+    vst1q_f32(to, r.low);
+    vst1q_f32(to + 4, r.high);
+  }
+  static Predicate positive(const Register& r) {
+    return {vcgtzq_f32(r.low), vcgtzq_f32(r.high)};
+  }
+  static Bits to_bits(const Predicate& p) {
+    constexpr uint16_t bit[8] = {1, 2, 4, 8, 16, 32, 64, 128};
+    return static_cast<Bits>(vaddvq_u16(vandq_u16(vcombine_u16(vmovn_u32(p.low), vmovn_u32(p.high)), vld1q_u16(bit))));
+  }
+  static Predicate from_bits(Bits bits) {
+    constexpr uint32_t bit[8] = {1, 2, 4, 8, 16, 32, 64, 128};
+    const uint32x4_t all = vdupq_n_u32(bits);
+    return {vtstq_u32(all, vld1q_u32(bit)), vtstq_u32(all, vld1q_u32(bit + 4))};
+  }
+  static Register scale_unless(const Predicate& p, const Register& r, Slope slope) {
+    return {vbslq_f32(p.low, r.low, vmulq_n_f32(r.low, slope)), vbslq_f32(p.high, r.high, vmulq_n_f32(r.high, slope))};
+  }
+};
+
+/// Eight elements of a 16-bit dtype as they are in memory; only their scaled values are computed.
+template <class Derived, typename T, int16_t infinity>
+struct RawHalfLanes : EightLanes<Derived, T> {
+  using Register = uint16x8_t;
+  using Predicate = uint16x8_t;
+  using typename EightLanes<Derived, T>::Bits;
+
+  static Register load(const T* from) {
+    return vld1q_u16(reinterpret_cast<const uint16_t*>(from));
+  }
+  static void store(T* to, Register r) {
+    vst1q_u16(reinterpret_cast<uint16_t*>(to), r);
+  }
+  static Predicate positive(Register r) {
+    const int16x8_t x = vreinterpretq_s16_u16(r);
+    return vandq_u16(vcgtzq_s16(x), vcleq_s16(x, vdupq_n_s16(infinity)));
+  }
+  static Bits to_bits(Predicate p) {
+    constexpr uint16_t bit[8] = {1, 2, 4, 8, 16, 32, 64, 128};
+    return static_cast<Bits>(vaddvq_u16(vandq_u16(p, vld1q_u16(bit))));
+  }
+  static Predicate from_bits(Bits bits) {
+    constexpr uint16_t bit[8] = {1, 2, 4, 8, 16, 32, 64, 128};
+    return vtstq_u16(vdupq_n_u16(bits), vld1q_u16(bit));
+  }
+};
+
+struct HalfLanes : RawHalfLanes<HalfLanes, c10::Half, 0x7c00> {
+  static float16x4_t scale(float16x4_t r, Slope slope) {
+    return vcvt_f16_f32(vmulq_n_f32(vcvt_f32_f16(r), slope));
+  }
+  static Register scale_unless(Predicate p, Register r, Slope slope) {
+    const float16x8_t x = vreinterpretq_f16_u16(r);
+    const float16x8_t scaled = vcombine_f16(scale(vget_low_f16(x), slope), scale(vget_high_f16(x), slope));
+    return vbslq_u16(p, r, vreinterpretq_u16_f16(scaled));
+  }
+};
+
+struct BFloat16Lanes : RawHalfLanes<BFloat16Lanes, c10::BFloat16, 0x7f80> {
+  static uint16x4_t scale(uint16x4_t r, Slope slope) {
+    const float32x4_t x = vreinterpretq_f32_u32(vshll_n_u16(r, 16));
+    // Rounded to nearest even. No NaN carries over into another number: the only ones here have zeros in their lower half.
+    const uint32x4_t bits = vreinterpretq_u32_f32(vmulq_n_f32(x, slope));
+    const uint32x4_t lsb = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+    return vshrn_n_u32(vaddq_u32(bits, vaddq_u32(lsb, vdupq_n_u32(0x7fff))), 16);
+  }
+  static Register scale_unless(Predicate p, Register r, Slope slope) {
+    return vbslq_u16(p, r, vcombine_u16(scale(vget_low_u16(r), slope), scale(vget_high_u16(r), slope)));
+  }
+};
+
+struct DoubleLanes : EightLanes<DoubleLanes, double> {
+  struct Register {
+    float64x2_t value[4];
+  };
+  struct Predicate {
+    uint64x2_t value[4];
+  };
+
+  static Register load(const double* from) {
+    return {vld1q_f64(from), vld1q_f64(from + 2), vld1q_f64(from + 4), vld1q_f64(from + 6)};
+  }
+  static void store(double* to, const Register& r) {
+    for (int j = 0; j < 4; ++j) {
+      vst1q_f64(to + 2 * j, r.value[j]);
+    }
+  }
+  static Predicate positive(const Register& r) {
+    return {vcgtzq_f64(r.value[0]), vcgtzq_f64(r.value[1]), vcgtzq_f64(r.value[2]), vcgtzq_f64(r.value[3])};
+  }
+  static Bits to_bits(const Predicate& p) {
+    return FloatLanes::to_bits(
+        {vcombine_u32(vmovn_u64(p.value[0]), vmovn_u64(p.value[1])),
+         vcombine_u32(vmovn_u64(p.value[2]), vmovn_u64(p.value[3]))});
+  }
+  static Predicate from_bits(Bits bits) {
+    constexpr uint64_t bit[8] = {1, 2, 4, 8, 16, 32, 64, 128};
+    const uint64x2_t all = vdupq_n_u64(bits);
+    return {
+        vtstq_u64(all, vld1q_u64(bit)), vtstq_u64(all, vld1q_u64(bit + 2)), vtstq_u64(all, vld1q_u64(bit + 4)),
+        vtstq_u64(all, vld1q_u64(bit + 6))};
+  }
+  static Register scale_unless(const Predicate& p, const Register& r, Slope slope) {
+    Register scaled;
+    for (int j = 0; j < 4; ++j) {
+      scaled.value[j] = vbslq_f64(p.value[j], r.value[j], vmulq_n_f64(r.value[j], slope));
+    }
+    return scaled;
+  }
+};
+
+} // namespace
+
+const Tier& neon_tier() {
+  static constexpr Tier tier{
+      "neon", {loops_of<DoubleLanes>(), loops_of<FloatLanes>(), loops_of<HalfLanes>(), loops_of<BFloat16Lanes>()}};
+  return tier;
+}
+
+} // namespace leakyrelu_ext::cpu
+
+#endif // LEAKYRELU_EXT_NEON_TIER

@@ -1,0 +1,239 @@
+#pragma once
+// Strided memory as pieces of consecutive elements of a dense tensor of the same shape: without a copy of the whole.
+
+#include <ATen/Parallel.h>
+#include <c10/util/ArrayRef.h>
+#include <c10/util/SmallVector.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "../activation.h"
+#include "loops.h"
+#include "parallel.h"
+
+namespace leakyrelu_ext::cpu {
+
+/// The dimensions of a strided tensor in the order in which a dense one has them in memory, innermost first; those that run on
+/// into each other are one.
+class StridedOrder {
+ public:
+  struct Dimension {
+    int64_t size;
+    int64_t stride;   // of the strided tensor
+    int64_t position; // the distance of neighbours in the dense order
+  };
+
+  StridedOrder(c10::IntArrayRef sizes, c10::IntArrayRef strides, c10::IntArrayRef dense_strides) {
+    c10::SmallVector<int64_t, 5> innermost_first(sizes.size(), 0);
+    std::iota(innermost_first.begin(), innermost_first.end(), 0);
+    std::stable_sort(innermost_first.begin(), innermost_first.end(), [&](int64_t a, int64_t b) {
+      return dense_strides[a] < dense_strides[b];
+    });
+    int64_t position = 1;
+    for (const int64_t d : innermost_first) {
+      if (sizes[d] == 1) {
+        continue;
+      }
+      if (!dims_.empty() && dims_.back().stride * dims_.back().size == strides[d]) {
+        dims_.back().size *= sizes[d];
+      } else {
+        dims_.push_back({sizes[d], strides[d], position});
+      }
+      position *= sizes[d];
+    }
+    if (dims_.empty()) {
+      dims_.push_back({1, 1, 1});
+    }
+    numel_ = position;
+  }
+
+  int64_t numel() const {
+    return numel_;
+  }
+
+  c10::ArrayRef<Dimension> dims() const {
+    return dims_;
+  }
+
+  /// True if the tensor consists of rows without gaps, each of whole vector registers and mask bytes.
+  bool has_rows_of(size_t itemsize) const {
+    constexpr size_t kRegisterBytes = 64;
+    return dims_[0].stride == 1 && dims_[0].size * itemsize % kRegisterBytes == 0;
+  }
+
+  /// Calls run(offset, stride, position, rows) for the parts of [begin, begin + n) of the dense order, each of which lies
+  /// `stride` apart from `offset` on, or is many such rows rows.input_step apart. position counts from `begin`.
+  template <typename Run>
+  void for_each_run(int64_t begin, int64_t n, const Run& run) const {
+    c10::SmallVector<int64_t, 5> index(dims_.size(), 0);
+    int64_t offset = 0;
+    for (size_t d = 0; d < dims_.size(); ++d) {
+      index[d] = begin % dims_[d].size;
+      begin /= dims_[d].size;
+      offset += index[d] * dims_[d].stride;
+    }
+    const auto& inner = dims_[0];
+    const Dimension& next = dims_[dims_.size() > 1 ? 1 : 0];
+    for (int64_t position = 0; position < n;) {
+      const int64_t left = n - position;
+      size_t d = 0; // the dimension in which this part makes steps
+      Rows rows{std::min(inner.size - index[0], left), 1, next.stride, inner.size};
+      if (dims_.size() > 1 && index[0] == 0 && left >= inner.size) {
+        rows.count = std::min(next.size - index[1], left / inner.size);
+        d = 1;
+      }
+      run(offset, inner.stride, position, rows);
+      position += rows.n * rows.count;
+      index[d] += d == 0 ? rows.n : rows.count;
+      offset += d == 0 ? rows.n * inner.stride : rows.count * next.stride;
+      for (; d + 1 < dims_.size() && index[d] == dims_[d].size; ++d) {
+        offset += dims_[d + 1].stride - dims_[d].size * dims_[d].stride;
+        index[d] = 0;
+        ++index[d + 1];
+      }
+    }
+  }
+
+ private:
+  c10::SmallVector<Dimension, 5> dims_;
+  int64_t numel_;
+};
+
+/// The elements [begin, begin + n) of the dense order.
+template <typename T>
+void gather(const Loops<T>& loops, const T* from, const StridedOrder& order, int64_t begin, int64_t n, T* to) {
+  order.for_each_run(begin, n, [&](int64_t offset, int64_t stride, int64_t position, Rows rows) {
+    loops.gather(from + offset, stride, to + position, rows);
+  });
+}
+
+template <typename T>
+void scatter(const T* from, const StridedOrder& order, int64_t begin, int64_t n, T* to) {
+  order.for_each_run(begin, n, [&](int64_t offset, int64_t stride, int64_t position, Rows rows) {
+    for (int64_t row = 0; row < rows.count; ++row) {
+      for (int64_t j = 0; j < rows.n; ++j) {
+        to[offset + row * rows.input_step + stride * j] = from[position + row * rows.n + j];
+      }
+    }
+  });
+}
+
+/// A strided tensor whose innermost dimension in the dense order takes large steps while another one takes none: a transposed
+/// matrix, or channels_last against contiguous. Read along the inner dimension, each cache line would be fetched for one
+/// element at a time; so tiles, a cache line wide, are turned around in the first-level cache.
+template <typename T>
+class Tiles {
+ public:
+  static constexpr int64_t kRows = 64 / sizeof(T);
+  static constexpr int64_t kColumns = 128;
+
+  explicit Tiles(const StridedOrder& order) : inner_(order.dims()[0]) {
+    for (const auto& dim : order.dims().slice(1)) {
+      if (dim.stride == 1 && lines_.size == 0) {
+        lines_ = dim;
+      } else {
+        outer_.push_back(dim);
+        outer_count_ *= dim.size;
+      }
+    }
+  }
+
+  bool worthwhile() const {
+    return lines_.size >= kRows / 2 && inner_.stride >= kRows && inner_.size % kMaskBits == 0;
+  }
+
+  /// As parallel_over_strided below.
+  template <typename Work>
+  void parallel_over(const T* from, const Work& work) const {
+    const int64_t groups = at::divup(lines_.size, kRows);
+    const int64_t grain = std::max<int64_t>(1, kGrain<T> / (kRows * inner_.size));
+    at::parallel_for(0, outer_count_ * groups, grain, [&](int64_t first, int64_t last) {
+      alignas(64) T tile[kRows][kColumns];
+      for (int64_t task = first; task < last; ++task) {
+        const int64_t line = task % groups * kRows;
+        const int64_t rows = std::min(kRows, lines_.size - line);
+        int64_t offset = line;
+        int64_t position = line * lines_.position;
+        int64_t rest = task / groups;
+        for (const auto& dim : outer_) {
+          offset += rest % dim.size * dim.stride;
+          position += rest % dim.size * dim.position;
+          rest /= dim.size;
+        }
+        for (int64_t column = 0; column < inner_.size; column += kColumns) {
+          const int64_t columns = std::min(kColumns, inner_.size - column);
+          for (int64_t c = 0; c < columns; ++c) {
+            const T* const source = from + offset + (column + c) * inner_.stride;
+            for (int64_t r = 0; r < rows; ++r) {
+              tile[r][c] = source[r];
+            }
+          }
+          for (int64_t r = 0; r < rows; ++r) {
+            work(tile[r], position + r * lines_.position + column, Rows{columns});
+          }
+        }
+      }
+    });
+  }
+
+ private:
+  StridedOrder::Dimension inner_;
+  StridedOrder::Dimension lines_{0, 0, 0}; // along which the strided tensor has no gaps
+  c10::SmallVector<StridedOrder::Dimension, 5> outer_;
+  int64_t outer_count_ = 1;
+};
+
+/// Calls work(values, begin, rows) on several threads, in any order: the elements of the dense order from `begin` (a multiple of
+/// kMaskBits) on, as rows of consecutive values.
+template <typename T, typename Work>
+void parallel_over_strided(const Loops<T>& loops, const T* from, const StridedOrder& order, const Work& work) {
+  const auto& inner = order.dims()[0];
+  if (order.has_rows_of(sizeof(T))) {
+    parallel_over<T>(order.numel(), [&](int64_t begin, int64_t n) {
+      order.for_each_run(begin, n, [&](int64_t offset, int64_t, int64_t position, Rows rows) {
+        rows.output_step = rows.n;
+        work(from + offset, begin + position, rows);
+      });
+    });
+  } else if (const Tiles<T> tiles(order); tiles.worthwhile()) {
+    tiles.parallel_over(from, work);
+  } else {
+    const bool constant = order.dims().size() == 1 && inner.stride == 0; // the gradient of a sum
+    parallel_over<T>(order.numel(), [&](int64_t begin, int64_t n) {
+      alignas(64) T block[kBlock];
+      for (const int64_t first = begin, end = begin + n; begin < end; begin += kBlock) {
+        const int64_t count = std::min(kBlock, end - begin);
+        if (!constant || begin == first) {
+          gather(loops, from, order, begin, count, block);
+        }
+        work(block, begin, Rows{count});
+      }
+    });
+  }
+}
+
+/// As parallel_over_strided, with values that work() overwrites and that go back to where they came from.
+template <typename T, typename Work>
+void parallel_over_strided_in_place(const Loops<T>& loops, T* data, const StridedOrder& order, const Work& work) {
+  if (order.has_rows_of(sizeof(T))) {
+    parallel_over<T>(order.numel(), [&](int64_t begin, int64_t n) {
+      order.for_each_run(begin, n, [&](int64_t offset, int64_t, int64_t position, Rows rows) {
+        rows.output_step = rows.input_step;
+        work(data + offset, begin + position, rows);
+      });
+    });
+  } else {
+    parallel_over<T>(order.numel(), [&](int64_t begin, int64_t n) {
+      alignas(64) T block[kBlock];
+      for (const int64_t end = begin + n; begin < end; begin += kBlock) {
+        const int64_t count = std::min(kBlock, end - begin);
+        gather(loops, data, order, begin, count, block);
+        work(block, begin, Rows{count});
+        scatter(block, order, begin, count, data);
+      }
+    });
+  }
+}
+
+} // namespace leakyrelu_ext::cpu
