@@ -10,9 +10,9 @@ BIN := $(VENV)/bin
 CUDA_BIN := $(CUDA_VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 BUILD_INPUTS := setup.py pyproject.toml $(shell find csrc -type f)
-CPP_FILES := $(shell find csrc -type f)
+CPP_FILES := $(shell find csrc -type f) $(wildcard .ci/*.cpp)
 
-.PHONY: bench test test-slow test-fallback lint format cuda-check clean
+.PHONY: bench test test-slow test-fallback lint format cuda-check neon-check clean
 
 bench: $(VENV)/.installed
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench ops
@@ -49,7 +49,17 @@ cuda-check: $(CUDA_VENV)/.torch
 	! grep -nE ": warning:|warning #[0-9]" cuda-build.log
 	$(CUDA_BIN)/python .ci/check_cuda_binary.py
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest -m "not slow" tests/test_forward.py tests/test_backward.py \
-		tests/test_inplace.py tests/test_derivatives.py tests/test_ops.py
+		tests/test_inplace.py tests/test_derivatives.py tests/test_ops.py tests/test_strided.py tests/test_gradient_reuse.py \
+		tests/test_large_memory.py
+
+# Compiles the NEON loops for aarch64 and runs them, emulated, against the generic ones. Needs Debian's g++-aarch64-linux-gnu and
+# qemu-user.
+neon-check: $(VENV)/.torch
+	mkdir -p build
+	aarch64-linux-gnu-g++ -std=c++20 -O3 -Wall -Werror -static \
+		-I$$($(BIN)/python -c "from torch.utils.cpp_extension import include_paths; print(include_paths()[0])") \
+		.ci/check_neon.cpp csrc/cpu/loops_generic.cpp csrc/cpu/loops_neon.cpp -o build/check_neon
+	qemu-aarch64 build/check_neon
 
 clean:
 	rm -rf $(VENV) $(CUDA_VENV) build dist cuda-build.log *.egg-info leakyrelu_ext/_built_with.py leakyrelu_ext/*.so

@@ -1,0 +1,127 @@
+// Runs every loop of the NEON tier against the generic one: `make neon-check` compiles it for aarch64 and runs it under qemu.
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "../csrc/cpu/loops.h"
+
+namespace {
+
+using namespace leakyrelu_ext;
+using namespace leakyrelu_ext::cpu;
+
+template <typename T>
+using bits_t = std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
+
+template <typename T>
+T from_bits(uint64_t bits) {
+  const auto narrow = static_cast<bits_t<T>>(bits);
+  T value;
+  std::memcpy(&value, &narrow, sizeof(T));
+  return value;
+}
+
+template <typename T>
+bool same_bits(T a, T b) {
+  return (std::isnan(static_cast<double>(a)) && std::isnan(static_cast<double>(b))) ||
+      std::memcmp(&a, &b, sizeof(T)) == 0;
+}
+
+template <typename T>
+void require_same(
+    const std::vector<T>& actual, const std::vector<T>& expected, const char* what, int64_t n, double slope) {
+  for (size_t i = 0; i < actual.size(); ++i) {
+    if (!same_bits(actual[i], expected[i])) {
+      std::printf(
+          "%s, itemsize %zu, %lld elements, slope %g: element %zu is %g instead of %g\n", what, sizeof(T),
+          static_cast<long long>(n), slope, i, static_cast<double>(actual[i]), static_cast<double>(expected[i]));
+      std::exit(1);
+    }
+  }
+}
+
+template <typename T>
+void check(const std::vector<T>& values, int64_t n, double slope_value) {
+  const auto& neon = std::get<Loops<T>>(neon_tier().loops);
+  const auto& generic = std::get<Loops<T>>(generic_tier().loops);
+  const auto slope = static_cast<opmath_t<T>>(slope_value);
+  const T guard = static_cast<T>(77.0f);
+  for (int64_t offset = 0; offset < 3; ++offset) { // of the first element in memory, and from the guards at both ends
+    std::vector<T> input(values.begin(), values.begin() + n + offset);
+    std::vector<T> results[2], gradients[2];
+    std::vector<uint8_t> masks[2];
+    for (const bool with_mask : {true, false}) {
+      for (const int side : {0, 1}) {
+        const auto& loops = side == 0 ? neon : generic;
+        results[side].assign(n + offset + 1, guard);
+        gradients[side].assign(n + offset + 1, guard);
+        masks[side].assign(mask_bytes(n) + 1, 0xA5);
+        loops.forward(
+            input.data() + offset, results[side].data() + offset, with_mask ? masks[side].data() : nullptr, {n}, slope,
+            Stores::kCached);
+        loops.backward(
+            input.data() + offset, masks[side].data(), gradients[side].data() + offset, {n}, slope, Stores::kCached);
+      }
+      require_same(results[0], results[1], "forward", n, slope_value);
+      require_same(gradients[0], gradients[1], "backward", n, slope_value);
+      if (masks[0] != masks[1]) {
+        std::printf("masks differ: itemsize %zu, %lld elements\n", sizeof(T), static_cast<long long>(n));
+        std::exit(1);
+      }
+    }
+  }
+  // Rows, gathered and scaled.
+  const Rows rows{16, 3, 40, 24};
+  if (static_cast<int64_t>(values.size()) >= rows.n * 2 + 2 * rows.input_step) {
+    for (const int64_t stride : {0, 1, 2}) {
+      std::vector<T> results[2], scaled[2];
+      for (const int side : {0, 1}) {
+        const auto& loops = side == 0 ? neon : generic;
+        results[side].assign(rows.output_step * rows.count, guard);
+        scaled[side].assign(rows.output_step * rows.count, guard);
+        loops.gather(values.data(), stride, results[side].data(), rows);
+        loops.forward(values.data(), scaled[side].data(), nullptr, rows, slope, Stores::kStreaming);
+      }
+      require_same(results[0], results[1], "gather", stride, slope_value);
+      require_same(scaled[0], scaled[1], "rows", stride, slope_value);
+    }
+  }
+}
+
+template <typename T>
+void check_all() {
+  std::mt19937_64 random(0);
+  std::vector<T> noise(400);
+  for (auto& value : noise) {
+    value = from_bits<T>(random());
+  }
+  for (const double special : {0.0, -0.0, 1.0, -1.0, HUGE_VAL, -HUGE_VAL, std::nan("")}) {
+    noise[random() % noise.size()] = static_cast<T>(static_cast<float>(special));
+  }
+  for (const double slope : {0.01, 0.0, 1.0, -0.5, 2.0, 0x1p-140, HUGE_VAL, std::nan("")}) {
+    for (int64_t n = 0; n < 200; ++n) {
+      check(noise, n, slope);
+    }
+    if constexpr (sizeof(T) == 2) {
+      std::vector<T> every(1 << 16);
+      for (uint32_t bits = 0; bits < every.size(); ++bits) {
+        every[bits] = from_bits<T>(bits);
+      }
+      check(every, every.size() - 3, slope);
+    }
+  }
+}
+
+} // namespace
+
+int main() {
+  check_all<double>();
+  check_all<float>();
+  check_all<c10::Half>();
+  check_all<c10::BFloat16>();
+  std::printf("the %s loops equal the generic ones\n", neon_tier().name);
+}
