@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -37,16 +37,17 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     ops = commands.add_parser(
         "ops",
-        help="time forward, backward and both over real activations and sizes 2^6 … 2^24",
+        help="time forward, backward and both over real activations, layouts and sizes 2^6 … 2^26",
         description=(
             "Times the built-in and ours in turn and prints medians. First it asserts, for every input, that both compute "
-            "the same bits; if not, it ends with exit status 1."
+            "the same bits; if not, it ends with exit status 1. A second table holds our kernels against a plain copy."
         ),
     )
-    ops.add_argument("--dtype", choices=DTYPES, action="append", help="repeatable; default: float32 and bfloat16")
+    ops.add_argument("--dtype", choices=DTYPES, action="append", help="repeatable; default: float32, bfloat16 and float16")
     ops.add_argument("--threads", type=_within(int, 1, os.cpu_count() or 1), help="default: torch's own choice")
-    ops.add_argument("--seconds", type=_within(float, 0.001, 3600.0), default=1.0, help="per row; default: %(default)s")
+    ops.add_argument("--seconds", type=_within(float, 0.001, 3600.0), default=0.7, help="per row; default: %(default)s")
     ops.add_argument("--max-size", type=_within(int, 1, 2**40), help="leave out noise of more elements than this")
+    ops.add_argument("--only", metavar="TEXT", default="", help="only inputs with this in their names, as in the table")
     ops.add_argument(
         "--seed",
         type=_within(int, 0, 2**63 - 1),
@@ -60,9 +61,9 @@ def _ops(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-    from . import environment, ops, tables
-    from .inputs import SIZES, noise_inputs, real_inputs
-    from .timing import settle_allocator
+    from . import environment, ops, roof, tables
+    from .inputs import SIZES, Input, layout_inputs, noise_inputs, real_inputs
+    from .timing import settle_allocator, warm_outputs
 
     info = leakyrelu_ext.build_info()
     if not info["native"]:
@@ -70,26 +71,52 @@ def _ops(arguments: argparse.Namespace) -> int:
         return 1
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    dtypes = [DTYPES[name] for name in arguments.dtype or ("float32", "bfloat16")]
-    sizes = tuple(size for size in SIZES if arguments.max_size is None or size <= arguments.max_size)
+    dtypes = tuple(DTYPES[name] for name in arguments.dtype or ("float32", "bfloat16", "float16"))
+    seed, budget = arguments.seed, arguments.seconds
+    largest = arguments.max_size or max(SIZES)
+
+    def noise(sizes: Iterable[int]) -> list[Input]:
+        return [case for case in noise_inputs(seed, (n for n in sizes if n <= largest)) if arguments.only in case.name]
+
+    others = [*real_inputs(seed), *(layout_inputs(seed) if largest >= 2**20 else [])]
+    fresh = [*(case for case in others if arguments.only in case.name), *noise(SIZES)]
+    warm = [replace(case, name=f"{case.name}, warm") for case in noise([2**24])]
+    roofs = noise([2**16, 2**20, 2**22])
+    if not fresh:
+        print(f"leakyrelu-bench: error: no input has {arguments.only!r} in its name", file=sys.stderr)
+        return 1
+
     console, progress_console = Console(), Console(stderr=True)
     if not console.is_terminal:
         console.width = 160  # a file or a pipe has no width of its own; the table needs this much
-    console.print(environment.describe(), highlight=False)
+    console.print(environment.describe(), highlight=False, soft_wrap=True)
+    console.print(environment.describe_faults(), highlight=False, soft_wrap=True)
     settle_allocator()
-    real = real_inputs(arguments.seed)
-    rows = []
+    rows: list[ops.Row] = []
+    shares: list[roof.Roof] = []
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=progress_console) as progress:
-        task = progress.add_task("ops", total=(len(real) + len(sizes)) * len(dtypes) * len(ops.MODES))
+        task = progress.add_task("ops", total=(len(fresh) + len(warm) + len(roofs)) * len(dtypes))
+
+        def shown(case: Input) -> Input:
+            def make(dtype: torch.dtype) -> torch.Tensor:
+                progress.update(task, advance=1, description=case.name)
+                return case.make(dtype)
+
+            return replace(case, make=make)
+
         try:
-            for row in ops.run(itertools.chain(real, noise_inputs(arguments.seed, sizes)), dtypes, arguments.seconds):
-                rows.append(row)
-                progress.update(task, advance=1, description=row.input)
+            rows += ops.run(map(shown, fresh), dtypes, budget)
+            shares += roof.run(map(shown, roofs), dtypes, budget)
+            if warm:
+                with warm_outputs() as possible:
+                    rows += ops.run(map(shown, warm if possible else []), dtypes, budget)
         except ops.MismatchError as error:
             print(f"leakyrelu-bench: error: {error}", file=sys.stderr)
             return 1
     console.print(tables.ops_table(rows))
+    if shares:
+        console.print(tables.roof_table(shares))
     console.print(tables.ops_summary(rows), highlight=False, soft_wrap=True)
     return 0
 

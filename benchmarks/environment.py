@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import torch
 
 import leakyrelu_ext
+
+from .timing import fault_seconds
 
 
 def cpu_name() -> str:
@@ -26,8 +29,27 @@ def huge_pages() -> str:
 
 def describe() -> str:
     info = leakyrelu_ext.build_info()
+    settings = {
+        name: os.environ[name]
+        for name in ("THP_MEM_ALLOC_ENABLE", "LEAKYRELU_EXT_HUGE_PAGES", "LEAKYRELU_EXT_CPU_TIER", "LD_PRELOAD")
+        if name in os.environ
+    }
     return (
         f"leakyrelu_ext {info['version']}, {info['cpu_tier']} kernels; torch {torch.__version__} "
         f"({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} thread(s); "
         f"Python {info['python']}; {cpu_name()}; transparent huge pages: {huge_pages()}"
+        + "".join(f"; {name}={value}" for name, value in settings.items())
+    )
+
+
+def describe_faults() -> str:
+    """What a fresh output costs here beyond the kernel's own work."""
+
+    def microseconds(huge: bool) -> str:
+        cost = fault_seconds(huge)
+        return "none to be had" if cost is None else f"{cost * 1e6:.2f} µs"
+
+    return (
+        f"page faults of a fresh output, each: {microseconds(False)} (4 KiB), {microseconds(True)} (2 MiB). Virtual "
+        "machines pay several times what bare metal does: judge large outputs by the warm rows too"
     )

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 SLOPE = 0.01
-SIZES = tuple(2**power for power in range(6, 25, 2))
+SIZES = tuple(2**power for power in range(6, 27, 2))
 
 
 @dataclass(frozen=True)
 class Input:
-    """A named tensor, made when it is needed (the large ones should not all live at once)."""
+    """A named tensor, made of some dtype when it is needed (the large ones should not all live at once)."""
 
     name: str
-    make: Callable[[], Tensor]
+    make: Callable[[torch.dtype], Tensor]
 
 
 def photographs() -> Tensor:
@@ -52,15 +52,30 @@ def conv_stem_activations(seed: int) -> tuple[Tensor, Tensor]:
 def real_inputs(seed: int) -> list[Input]:
     first, second = conv_stem_activations(seed)
     return [
-        Input("photos, stem 1", lambda: first),
-        Input("photos, stem 2", lambda: second),
-        Input("photos, stem 2, channels_last", lambda: second.contiguous(memory_format=torch.channels_last)),
+        Input("photos, stem 1", first.to),
+        Input("photos, stem 2", second.to),
+        Input("photos, stem 2, channels_last", second.contiguous(memory_format=torch.channels_last).to),
     ]
 
 
-def noise_inputs(seed: int, sizes: tuple[int, ...] = SIZES) -> Iterator[Input]:
-    def make(size: int) -> Tensor:
-        return torch.randn(size, generator=torch.Generator().manual_seed(seed))
+def _noise(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
-    for size in sizes:
-        yield Input(f"noise, 2^{size.bit_length() - 1}", lambda size=size: make(size))  # type: ignore[misc]
+
+def layout_inputs(seed: int) -> list[Input]:
+    """2^20 elements of noise, not contiguous."""
+
+    def channels_last(dtype: torch.dtype) -> Tensor:
+        return _noise(seed, 8, 32, 64, 64).to(dtype, memory_format=torch.channels_last)
+
+    def every_other_column(dtype: torch.dtype) -> Tensor:
+        return _noise(seed, 64, 64, 512).to(dtype)[:, :, ::2]
+
+    return [Input("2^20, channels_last", channels_last), Input("2^20, x[:, :, ::2]", every_other_column)]
+
+
+def noise_inputs(seed: int, sizes: Iterable[int]) -> Iterator[Input]:
+    def noise(size: int) -> Input:
+        return Input(f"noise, 2^{size.bit_length() - 1}", lambda dtype: _noise(seed, size).to(dtype))
+
+    return map(noise, sizes)

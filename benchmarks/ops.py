@@ -13,9 +13,16 @@ from torch import Tensor, nn
 import leakyrelu_ext
 
 from .inputs import SLOPE, Input
-from .timing import Pair, Sample, measure_pair
+from .timing import Pair, Sample, measure_pair, measure_shares
 
-MODES = ("forward", "backward", "forward+backward")
+# forward: the function, without grad.
+# backward op: the op alone, as autograd calls it.
+# backward, forward+backward: the module through autograd, with a gradient that the caller keeps.
+# owned backward: what the activation adds to the backward of a chain, where its incoming gradient is an op's result that
+# nobody else holds.
+MODES = ("forward", "backward op", "backward", "forward+backward", "owned backward")
+# Elements from which on each is shown: below, Python's part of the call or the chain's own time hides it.
+FROM_ELEMENTS = {"backward op": 2**16, "owned backward": 2**20}
 
 
 class MismatchError(Exception):
@@ -24,10 +31,11 @@ class MismatchError(Exception):
 
 @dataclass(frozen=True)
 class Side:
-    """One contestant: the function and the module it is used through."""
+    """One contestant: the function and the module it is used through, and a call of its backward op (of input, gradient)."""
 
     function: Callable[[Tensor, float], Tensor]
     module: nn.Module
+    backward_op: Callable[[Tensor, Tensor], Callable[[], object]]
 
 
 @dataclass(frozen=True)
@@ -45,13 +53,30 @@ class Row:
         """The bytes that each side must read and write, with its sample."""
         # The built-in's backward reads the input once more; ours reads the mask that its forward wrote.
         n, mask = self.nbytes, self.ours_saved
-        builtin = {"forward": 2 * n, "backward": 3 * n, "forward+backward": 5 * n}
-        ours = {"forward": 2 * n, "backward": 2 * n + mask, "forward+backward": 4 * n + 2 * mask}
-        return (builtin[self.mode], self.times.one), (ours[self.mode], self.times.other)
+        if self.mode == "forward":
+            builtin = ours = 2 * n
+        elif self.mode == "forward+backward":
+            builtin, ours = 5 * n, 4 * n + 2 * mask
+        else:
+            builtin, ours = 3 * n, 2 * n + mask
+        return (builtin, self.times.one), (ours, self.times.other)
+
+
+def _builtin_backward_op(x: Tensor, grad: Tensor) -> Callable[[], object]:
+    return lambda: torch.ops.aten.leaky_relu_backward(grad, x, SLOPE, False)
+
+
+def _our_backward_op(x: Tensor, grad: Tensor) -> Callable[[], object]:
+    output, mask = torch.ops.leakyrelu_ext.leaky_relu_forward(x, SLOPE)
+    strides = None if output.is_contiguous() else output.stride()
+    return lambda: torch.ops.leakyrelu_ext.leaky_relu_backward(grad, mask, SLOPE, strides)
 
 
 def sides() -> tuple[Side, Side]:
-    return Side(F.leaky_relu, nn.LeakyReLU(SLOPE)), Side(leakyrelu_ext.leaky_relu, leakyrelu_ext.LeakyReLU(SLOPE))
+    return (
+        Side(F.leaky_relu, nn.LeakyReLU(SLOPE), _builtin_backward_op),
+        Side(leakyrelu_ext.leaky_relu, leakyrelu_ext.LeakyReLU(SLOPE), _our_backward_op),
+    )
 
 
 def saved_bytes(module: nn.Module, x: Tensor) -> int:
@@ -79,8 +104,11 @@ def check_same_bits(builtin: Side, ours: Side, x: Tensor, grad: Tensor, name: st
     for side in (builtin, ours):
         leaf = x.detach().requires_grad_()
         output = side.module(leaf)
-        results.append((side.function(x, SLOPE), output.detach(), *torch.autograd.grad(output, leaf, grad)))
-    for what, expected, actual in zip(("function", "module", "gradient"), *results, strict=True):
+        of_op = side.backward_op(x, grad)()
+        assert isinstance(of_op, Tensor)
+        gradients = (*torch.autograd.grad(output, leaf, grad), torch.empty_like(x).copy_(of_op))
+        results.append((side.function(x, SLOPE), output.detach(), *gradients))
+    for what, expected, actual in zip(("function", "module", "gradient", "backward op"), *results, strict=True):
         if expected.stride() != actual.stride() or not torch.equal(_bits(expected), _bits(actual)):
             raise MismatchError(f"{name}, {x.dtype}: the {what} differs from the built-in's; nothing was timed")
 
@@ -88,6 +116,8 @@ def check_same_bits(builtin: Side, ours: Side, x: Tensor, grad: Tensor, name: st
 def _calls(side: Side, mode: str, x: Tensor, grad: Tensor) -> Callable[[], object]:
     if mode == "forward":
         return lambda: side.function(x, SLOPE)
+    if mode == "backward op":
+        return side.backward_op(x, grad)
     leaf = x.detach().requires_grad_()
     if mode == "backward":
         output = side.module(leaf)
@@ -100,6 +130,16 @@ def _calls(side: Side, mode: str, x: Tensor, grad: Tensor) -> Callable[[], objec
     return both
 
 
+def _chain(activation: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> Callable[[], object]:
+    leaf = x.detach().requires_grad_()
+    output = activation(leaf) * 2  # its backward makes a tensor that only the engine holds
+    return lambda: torch.autograd.grad(output, leaf, grad, retain_graph=True)
+
+
+def modes(numel: int) -> list[str]:
+    return [mode for mode in MODES if numel >= FROM_ELEMENTS.get(mode, 0)]
+
+
 def run(inputs: Iterable[Input], dtypes: Iterable[torch.dtype], budget: float) -> Iterator[Row]:
     """Yields a row per input, dtype and mode; each takes about ``budget`` seconds.
 
@@ -110,13 +150,19 @@ def run(inputs: Iterable[Input], dtypes: Iterable[torch.dtype], budget: float) -
     builtin, ours = sides()
     for case in inputs:
         for dtype in dtypes:
-            x = case.make().to(dtype)
+            x = case.make(dtype)
             grad = torch.empty_like(x).normal_(generator=torch.Generator().manual_seed(1))
             check_same_bits(builtin, ours, x, grad, case.name)
             leaf = x.detach().requires_grad_()
             builtin_saved, ours_saved = saved_bytes(builtin.module, leaf), saved_bytes(ours.module, leaf)
-            for mode in MODES:
-                times = measure_pair(_calls(builtin, mode, x, grad), _calls(ours, mode, x, grad), budget)
+            for mode in modes(x.numel()):
+                if mode == "owned backward":
+                    without = _chain(nn.Identity(), x, grad)
+                    times = measure_shares(
+                        without, _chain(builtin.module, x, grad), _chain(ours.module, x, grad), budget
+                    )
+                else:
+                    times = measure_pair(_calls(builtin, mode, x, grad), _calls(ours, mode, x, grad), budget)
                 yield Row(case.name, dtype, mode, times, x.nbytes, builtin_saved, ours_saved)
 
 

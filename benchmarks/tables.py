@@ -8,6 +8,7 @@ import torch
 from rich.table import Table
 
 from .ops import Row, geometric_mean
+from .roof import Roof
 
 
 def seconds(value: float) -> str:
@@ -32,8 +33,10 @@ def ops_table(rows: Sequence[Row]) -> Table:
     table = Table(
         title="Leaky ReLU: built-in eager and leakyrelu_ext, interleaved, medians",
         caption=(
-            "ratio: median over the rounds of built-in / ours, above 1 ours is faster. Then, built-in / ours: bytes that "
-            "each must move per second; bytes saved for the backward; minor page faults per call."
+            "ratio: built-in / ours, median over the rounds, above 1 ours is faster. Then, built-in / ours: bytes that each "
+            "must move per second; bytes saved for the backward; minor page faults per call. Forward: "
+            "without grad. Backward: through autograd, with a gradient that the caller keeps. Owned backward: what it adds "
+            "to the backward of a chain of ops."
         ),
     )
     for heading in ("input", "dtype", "mode"):
@@ -56,6 +59,29 @@ def ops_table(rows: Sequence[Row]) -> Table:
             f"{size(row.builtin_saved)} / {size(row.ours_saved)}",
             f"{row.times.one.faults:.0f} / {row.times.other.faults:.0f}",
             style="red" if row.times.ratio < 0.95 else "green" if row.times.ratio > 1.05 else "",
+        )
+    return table
+
+
+def roof_table(rows: Sequence[Roof]) -> Table:
+    table = Table(
+        title="leakyrelu_ext against what memory allows, interleaved, medians",
+        caption="share: of the bandwidth of that operation, which moves as many bytes, in memory that it has already.",
+    )
+    for heading in ("input", "dtype", "what", "roof"):
+        table.add_column(heading)
+    for heading in ("roof", "ours", "GB/s", "share"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        times = (row.times.one.seconds, row.times.other.seconds)
+        table.add_row(
+            row.input,
+            dtype_name(row.dtype),
+            row.what,
+            row.roof,
+            *map(seconds, times),
+            " / ".join(f"{row.nbytes / time / 1e9:.1f}" for time in times),
+            f"{row.times.ratio:.0%}",
         )
     return table
 

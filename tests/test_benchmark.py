@@ -7,13 +7,14 @@ import sys
 
 import pytest
 import torch
-import torch.nn.functional as F
 from cases import randn
 from torch import nn
 
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
-from leakyrelu_bench import cli, inputs, ops, tables, timing
+from leakyrelu_bench import cli, inputs, ops, roof, tables, timing
+
+import leakyrelu_ext
 
 
 def run(*arguments):
@@ -26,10 +27,11 @@ def test_ops_ends_in_its_table():
     assert done.returncode == 0, done.stderr
     lines = done.stdout.strip().splitlines()
     assert "1 thread(s)" in lines[0]
-    for word in ("photos, stem 1", "channels_last", "noise, 2^12", "bfloat16", "forward+backward"):
+    for word in ("photos, stem 1", "channels_last", "noise, 2^12", "bfloat16", "forward+backward", "owned backward"):
         assert word in done.stdout
     assert "2^14" not in done.stdout
-    assert lines[-1].startswith(f"geometric mean of {(3 + 4) * 2 * 3} ratios: ")
+    assert "out.copy_(x)" not in done.stdout  # the roof is measured from 2^16 elements on
+    assert lines[-1].startswith(f"geometric mean of {(3 * 5 + 4 * 3) * 3} ratios: ")
     assert "worst: " in lines[-1]
 
 
@@ -66,16 +68,99 @@ def broken(what):
     def function(x, slope):
         return torch.where(x >= 0, x, x * slope * (1.001 if what == "function" else 1))
 
-    return ops.Side(function, Module(inputs.SLOPE))
+    def backward_op(x, grad):
+        return lambda: torch.where(x > 0, grad, grad * (0.011 if what == "backward op" else 0.01))
+
+    return ops.Side(function, Module(inputs.SLOPE), backward_op)
 
 
 @pytest.mark.native
-@pytest.mark.parametrize("what", ["function", "gradient"])
+@pytest.mark.parametrize("what", ["function", "gradient", "backward op"])
 def test_a_side_that_differs_is_not_timed(what, monkeypatch, capsys):
-    monkeypatch.setattr(ops, "sides", lambda: (ops.Side(F.leaky_relu, nn.LeakyReLU(inputs.SLOPE)), broken(what)))
+    builtin, _ = ops.sides()
+    monkeypatch.setattr(ops, "sides", lambda: (builtin, broken(what)))
     monkeypatch.setattr(ops, "measure_pair", lambda *_: pytest.fail("timed all the same"))
     assert cli.main(["ops", "--max-size", "64"]) == 1
     assert f"the {what} differs from the built-in's" in capsys.readouterr().err
+
+
+@pytest.mark.native
+def test_only_some_inputs(capsys):
+    assert cli.main(["ops", "--only", "2^8", "--seconds", "0.001", "--dtype", "float16"]) == 0
+    shown = capsys.readouterr().out
+    assert "noise, 2^8" in shown
+    assert "photos" not in shown
+    assert "page faults of a fresh output, each: " in shown
+    assert cli.main(["ops", "--only", "2^7"]) == 1
+    assert "no input has '2^7' in its name" in capsys.readouterr().err
+
+
+def test_layouts_are_what_they_are_called():
+    for dtype in (torch.float32, torch.bfloat16):
+        channels_last, gaps = (case.make(dtype) for case in inputs.layout_inputs(0))
+        assert channels_last.numel() == gaps.numel() == 2**20
+        assert channels_last.dtype == gaps.dtype == dtype
+        assert channels_last.is_contiguous(memory_format=torch.channels_last)
+        assert gaps.stride(-1) == 2
+
+
+def test_shares_are_what_comes_on_top(monkeypatch):
+    """On a machine that slows down tenfold now and then."""
+    now = [0.0]
+    speeds = itertools.chain.from_iterable([speed] * 3 for speed in itertools.cycle([1.0] * 7 + [10.0] * 6))
+
+    def busy(units):
+        def call():
+            now[0] += units * next(speeds)
+
+        return call
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    pair = timing.measure_shares(busy(5.0), busy(13.0), busy(7.0), 1e6)
+    assert (pair.one.seconds, pair.other.seconds, pair.ratio) == pytest.approx((8.0, 2.0, 4.0))
+
+
+@pytest.mark.native
+def test_the_chain_hands_its_gradient_over():
+    x = randn(100)
+    run = ops._chain(leakyrelu_ext.LeakyReLU(), x, randn(100, seed=1))
+    before = leakyrelu_ext.stats()["backward_into_grad_output"]
+    run()
+    run()
+    assert leakyrelu_ext.stats()["backward_into_grad_output"] == before + 2
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("what", ["forward", "backward in place"])
+def test_the_roof_moves_as_many_bytes(what):
+    rows = list(roof.run(inputs.noise_inputs(0, [2**10]), (torch.float32,), 0.001))
+    (row,) = (row for row in rows if row.what == what)
+    assert row.nbytes == 2 * 4 * 2**10
+    assert row.times.ratio == pytest.approx(row.times.one.seconds / row.times.other.seconds, rel=0.9)
+
+
+def test_warm_outputs_and_the_cost_of_a_fault():
+    """In a process of its own: both change how memory is had."""
+    code = (
+        "import torch\n"
+        "from leakyrelu_bench import timing\n"
+        "def faults():\n"
+        "    before = timing._minor_faults()\n"
+        "    torch.ones(2**26, dtype=torch.uint8)\n"
+        "    return timing._minor_faults() - before\n"
+        "fresh = [faults() for _ in range(4)][-1]\n"
+        "with timing.warm_outputs() as possible:\n"
+        "    assert possible\n"
+        "    warm = faults()\n"
+        "small, huge = timing.fault_seconds(False), timing.fault_seconds(True)\n"
+        "assert 1e-8 < small < 1e-3, small\n"
+        "assert huge is None or small < huge < 1e-1, huge\n"
+        "print(fresh > 1000, warm < 100)\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    if "THP_MEM_ALLOC_ENABLE" not in os.environ:
+        assert done.stdout.split() == ["True", "True"]
 
 
 def test_inputs_are_the_photographs_activations_and_reproducible():
