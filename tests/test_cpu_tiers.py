@@ -13,7 +13,7 @@ import pytest
 
 HERE = Path(__file__).parent
 CAPABILITY = {"avx512_bf16": "avx512", "avx512": "avx512", "avx2": "avx2", "generic": "default"}
-KERNEL_TESTS = ["test_forward.py", "test_backward.py", "test_inplace.py", "test_ops.py", "test_strided.py"]
+KERNEL_TESTS = ["test_forward.py", "test_backward.py", "test_inplace.py", "test_ops.py"]
 
 
 def environment(tier, threads=2):
@@ -62,4 +62,12 @@ def test_bit_patterns_and_tails(tier):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("tier", CAPABILITY)
 def test_kernels(tier, threads):
-    run(tier, threads, "-m", "not slow", *KERNEL_TESTS)
+    run(tier, threads, "-m", "not slow", "-k", "not opcheck", *KERNEL_TESTS)
+
+
+@pytest.mark.slow
+@pytest.mark.native
+@pytest.mark.parametrize("tier", CAPABILITY)
+def test_strided(tier):
+    """These set the number of threads themselves, to 1 and to 2."""
+    run(tier, 2, "-m", "not slow", "test_strided.py")
