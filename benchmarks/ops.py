@@ -158,9 +158,7 @@ def run(inputs: Iterable[Input], dtypes: Iterable[torch.dtype], budget: float) -
             for mode in modes(x.numel()):
                 if mode == "owned backward":
                     without = _chain(nn.Identity(), x, grad)
-                    times = measure_shares(
-                        without, _chain(builtin.module, x, grad), _chain(ours.module, x, grad), budget
-                    )
+                    times = measure_shares(without, _chain(builtin.module, x, grad), _chain(ours.module, x, grad), budget)
                 else:
                     times = measure_pair(_calls(builtin, mode, x, grad), _calls(ours, mode, x, grad), budget)
                 yield Row(case.name, dtype, mode, times, x.nbytes, builtin_saved, ours_saved)

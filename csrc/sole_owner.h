@@ -20,7 +20,8 @@ inline bool is_sole_owner(const at::Tensor& tensor) {
     return false;
   }
   // Subclasses, fake, functional, batched and lazily negated tensors have other keys.
-  const auto keys = tensor.key_set() - c10::autograd_dispatch_keyset_with_ADInplaceOrView - c10::autocast_dispatch_keyset;
+  const auto keys =
+      tensor.key_set() - c10::autograd_dispatch_keyset_with_ADInplaceOrView - c10::autocast_dispatch_keyset;
   if (keys != c10::DispatchKeySet(c10::DispatchKey::CPU)) {
     return false;
   }
@@ -28,8 +29,7 @@ inline bool is_sole_owner(const at::Tensor& tensor) {
     return false;
   }
   const c10::Storage& storage = tensor.storage();
-  if (storage.use_count() != 1 ||
-      storage.nbytes() != static_cast<size_t>(tensor.numel()) * tensor.itemsize()) {
+  if (storage.use_count() != 1 || storage.nbytes() != static_cast<size_t>(tensor.numel()) * tensor.itemsize()) {
     return false;
   }
   // Memory from elsewhere (NumPy, DLPack, shared memory, copy-on-write) has an owner that these counts do not show.

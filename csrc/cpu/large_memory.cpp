@@ -120,7 +120,8 @@ size_t streaming_bytes() {
 at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, at::ScalarType dtype) {
 #ifdef __linux__
   const size_t nbytes = at::detail::computeStorageNbytes(sizes, strides, c10::elementSize(dtype));
-  const bool default_allocator = c10::GetCPUAllocator() == c10::GetDefaultCPUAllocator(); // who set another wants that one
+  const bool default_allocator =
+      c10::GetCPUAllocator() == c10::GetDefaultCPUAllocator(); // who set another wants that one
   if (nbytes >= kAdvisedBytes && huge_pages_wanted() && default_allocator) {
     static HugePageAllocator allocator;
     return at::detail::empty_strided_generic(
