@@ -62,7 +62,7 @@ def test_large_outputs_take_huge_pages():
     assert counts["faults"] < 2**26 / 4096 / 10
 
 
-@pytest.mark.parametrize("setting", ["0"])
+@pytest.mark.parametrize("setting", ["0", "Off"])
 def test_huge_pages_can_be_switched_off(setting):
     counts = run(FRESH, LEAKYRELU_EXT_HUGE_PAGES=setting)
     assert counts["huge_page_requests"] == 0

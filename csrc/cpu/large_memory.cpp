@@ -6,6 +6,7 @@
 #include <c10/core/alignment.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cstdlib>
 #include <fstream>
 #include <string>
@@ -31,8 +32,10 @@ constexpr size_t kAlignedBytes = size_t{32} << 20;
 
 bool huge_pages_wanted() {
   static const bool wanted = [] {
-    const char* setting = std::getenv("LEAKYRELU_EXT_HUGE_PAGES");
-    return setting == nullptr || std::string(setting) != "0";
+    std::string setting = std::getenv("LEAKYRELU_EXT_HUGE_PAGES") ? std::getenv("LEAKYRELU_EXT_HUGE_PAGES") : "";
+    std::transform(setting.begin(), setting.end(), setting.begin(), [](unsigned char c) { return std::tolower(c); });
+    return setting != "0" && setting != "false" && setting != "no" &&
+        setting != "off"; // as LEAKYRELU_EXT_REQUIRE_NATIVE
   }();
   return wanted;
 }
