@@ -43,7 +43,7 @@ struct CpuBackend {
     AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, input.scalar_type(), "leaky_relu", [&] {
       const auto& loops = cpu::active_loops<scalar_t>();
       const auto slope = slope_as<scalar_t>(negative_slope);
-      const cpu::StridedOrder order(input.sizes(), input.strides(), dense_strides(output));
+      const StridedOrder order(input.sizes(), input.strides(), dense_strides(output));
       auto* out = output.mutable_data_ptr<scalar_t>();
       const auto* in = input.const_data_ptr<scalar_t>();
       auto* bits = mask == nullptr ? nullptr : mask->mutable_data_ptr<uint8_t>();
@@ -79,7 +79,7 @@ struct CpuBackend {
     AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, grad_output.scalar_type(), "leaky_relu_backward", [&] {
       const auto& loops = cpu::active_loops<scalar_t>();
       const auto slope = slope_as<scalar_t>(negative_slope);
-      const cpu::StridedOrder order(grad_output.sizes(), grad_output.strides(), grad_input.strides());
+      const StridedOrder order(grad_output.sizes(), grad_output.strides(), grad_input.strides());
       auto* out = grad_input.mutable_data_ptr<scalar_t>();
       const auto* in = grad_output.const_data_ptr<scalar_t>();
       const auto* bits = mask.const_data_ptr<uint8_t>();

@@ -2,115 +2,69 @@
 // Strided memory as pieces of consecutive elements of a dense tensor of the same shape: without a copy of the whole.
 
 #include <ATen/Parallel.h>
-#include <c10/util/ArrayRef.h>
 #include <c10/util/SmallVector.h>
 
 #include <algorithm>
-#include <numeric>
 
 #include "../activation.h"
+#include "../strided_order.h"
 #include "loops.h"
 #include "parallel.h"
 
 namespace leakyrelu_ext::cpu {
 
-/// The dimensions of a strided tensor in the order in which a dense one has them in memory, innermost first; those that run on
-/// into each other are one.
-class StridedOrder {
- public:
-  struct Dimension {
-    int64_t size;
-    int64_t stride;   // of the strided tensor
-    int64_t position; // the distance of neighbours in the dense order
-  };
+/// True if the tensor consists of rows without gaps, each of whole vector registers and mask bytes.
+inline bool has_rows_of(const StridedOrder& order, size_t itemsize) {
+  const auto& inner = order.dims()[0];
+  constexpr size_t kRegisterBytes = 64;
+  return inner.stride == 1 && inner.size * itemsize % kRegisterBytes == 0;
+}
 
-  StridedOrder(c10::IntArrayRef sizes, c10::IntArrayRef strides, c10::IntArrayRef dense_strides) {
-    c10::SmallVector<int64_t, 5> innermost_first(sizes.size(), 0);
-    std::iota(innermost_first.begin(), innermost_first.end(), 0);
-    std::stable_sort(innermost_first.begin(), innermost_first.end(), [&](int64_t a, int64_t b) {
-      return dense_strides[a] < dense_strides[b];
-    });
-    int64_t position = 1;
-    for (const int64_t d : innermost_first) {
-      if (sizes[d] == 1) {
-        continue;
-      }
-      if (!dims_.empty() && dims_.back().stride * dims_.back().size == strides[d]) {
-        dims_.back().size *= sizes[d];
-      } else {
-        dims_.push_back({sizes[d], strides[d], position});
-      }
-      position *= sizes[d];
+/// Calls run(offset, stride, position, rows) for the parts of [begin, begin + n) of the dense order, each of which lies
+/// `stride` apart from `offset` on, or is many such rows rows.input_step apart. position counts from `begin`.
+template <typename Run>
+void for_each_run(const StridedOrder& order, int64_t begin, int64_t n, const Run& run) {
+  const auto dims = order.dims();
+  c10::SmallVector<int64_t, 5> index;
+  int64_t offset = 0;
+  for (const auto& dim : dims) {
+    index.push_back(begin % dim.size);
+    begin /= dim.size;
+    offset += index.back() * dim.stride;
+  }
+  const auto& inner = dims[0];
+  const auto& next = dims[dims.size() > 1 ? 1 : 0];
+  for (int64_t position = 0; position < n;) {
+    const int64_t left = n - position;
+    size_t d = 0; // the dimension in which this part makes steps
+    Rows rows{std::min(inner.size - index[0], left), 1, next.stride, inner.size};
+    if (dims.size() > 1 && index[0] == 0 && left >= inner.size) {
+      rows.count = std::min(next.size - index[1], left / inner.size);
+      d = 1;
     }
-    if (dims_.empty()) {
-      dims_.push_back({1, 1, 1});
-    }
-    numel_ = position;
-  }
-
-  int64_t numel() const {
-    return numel_;
-  }
-
-  c10::ArrayRef<Dimension> dims() const {
-    return dims_;
-  }
-
-  /// True if the tensor consists of rows without gaps, each of whole vector registers and mask bytes.
-  bool has_rows_of(size_t itemsize) const {
-    constexpr size_t kRegisterBytes = 64;
-    return dims_[0].stride == 1 && dims_[0].size * itemsize % kRegisterBytes == 0;
-  }
-
-  /// Calls run(offset, stride, position, rows) for the parts of [begin, begin + n) of the dense order, each of which lies
-  /// `stride` apart from `offset` on, or is many such rows rows.input_step apart. position counts from `begin`.
-  template <typename Run>
-  void for_each_run(int64_t begin, int64_t n, const Run& run) const {
-    c10::SmallVector<int64_t, 5> index(dims_.size(), 0);
-    int64_t offset = 0;
-    for (size_t d = 0; d < dims_.size(); ++d) {
-      index[d] = begin % dims_[d].size;
-      begin /= dims_[d].size;
-      offset += index[d] * dims_[d].stride;
-    }
-    const auto& inner = dims_[0];
-    const Dimension& next = dims_[dims_.size() > 1 ? 1 : 0];
-    for (int64_t position = 0; position < n;) {
-      const int64_t left = n - position;
-      size_t d = 0; // the dimension in which this part makes steps
-      Rows rows{std::min(inner.size - index[0], left), 1, next.stride, inner.size};
-      if (dims_.size() > 1 && index[0] == 0 && left >= inner.size) {
-        rows.count = std::min(next.size - index[1], left / inner.size);
-        d = 1;
-      }
-      run(offset, inner.stride, position, rows);
-      position += rows.n * rows.count;
-      index[d] += d == 0 ? rows.n : rows.count;
-      offset += d == 0 ? rows.n * inner.stride : rows.count * next.stride;
-      for (; d + 1 < dims_.size() && index[d] == dims_[d].size; ++d) {
-        offset += dims_[d + 1].stride - dims_[d].size * dims_[d].stride;
-        index[d] = 0;
-        ++index[d + 1];
-      }
+    run(offset, inner.stride, position, rows);
+    position += rows.n * rows.count;
+    index[d] += d == 0 ? rows.n : rows.count;
+    offset += d == 0 ? rows.n * inner.stride : rows.count * next.stride;
+    for (; d + 1 < dims.size() && index[d] == dims[d].size; ++d) {
+      offset += dims[d + 1].stride - dims[d].size * dims[d].stride;
+      index[d] = 0;
+      ++index[d + 1];
     }
   }
-
- private:
-  c10::SmallVector<Dimension, 5> dims_;
-  int64_t numel_;
-};
+}
 
 /// The elements [begin, begin + n) of the dense order.
 template <typename T>
 void gather(const Loops<T>& loops, const T* from, const StridedOrder& order, int64_t begin, int64_t n, T* to) {
-  order.for_each_run(begin, n, [&](int64_t offset, int64_t stride, int64_t position, Rows rows) {
+  for_each_run(order, begin, n, [&](int64_t offset, int64_t stride, int64_t position, Rows rows) {
     loops.gather(from + offset, stride, to + position, rows);
   });
 }
 
 template <typename T>
 void scatter(const T* from, const StridedOrder& order, int64_t begin, int64_t n, T* to) {
-  order.for_each_run(begin, n, [&](int64_t offset, int64_t stride, int64_t position, Rows rows) {
+  for_each_run(order, begin, n, [&](int64_t offset, int64_t stride, int64_t position, Rows rows) {
     for (int64_t row = 0; row < rows.count; ++row) {
       for (int64_t j = 0; j < rows.n; ++j) {
         to[offset + row * rows.input_step + stride * j] = from[position + row * rows.n + j];
@@ -189,9 +143,9 @@ class Tiles {
 template <typename T, typename Work>
 void parallel_over_strided(const Loops<T>& loops, const T* from, const StridedOrder& order, const Work& work) {
   const auto& inner = order.dims()[0];
-  if (order.has_rows_of(sizeof(T))) {
+  if (has_rows_of(order, sizeof(T))) {
     parallel_over<T>(order.numel(), [&](int64_t begin, int64_t n) {
-      order.for_each_run(begin, n, [&](int64_t offset, int64_t, int64_t position, Rows rows) {
+      for_each_run(order, begin, n, [&](int64_t offset, int64_t, int64_t position, Rows rows) {
         rows.output_step = rows.n;
         work(from + offset, begin + position, rows);
       });
@@ -216,9 +170,9 @@ void parallel_over_strided(const Loops<T>& loops, const T* from, const StridedOr
 /// As parallel_over_strided, with values that work() overwrites and that go back to where they came from.
 template <typename T, typename Work>
 void parallel_over_strided_in_place(const Loops<T>& loops, T* data, const StridedOrder& order, const Work& work) {
-  if (order.has_rows_of(sizeof(T))) {
+  if (has_rows_of(order, sizeof(T))) {
     parallel_over<T>(order.numel(), [&](int64_t begin, int64_t n) {
-      order.for_each_run(begin, n, [&](int64_t offset, int64_t, int64_t position, Rows rows) {
+      for_each_run(order, begin, n, [&](int64_t offset, int64_t, int64_t position, Rows rows) {
         rows.output_step = rows.input_step;
         work(data + offset, begin + position, rows);
       });

@@ -1,108 +1,165 @@
 #pragma once
-// CUDA kernels over dense memory. Free of ATen. One thread owns one mask byte, and so eight consecutive elements:
-// no two threads write the same byte, and nothing depends on the warp's size.
+// The CUDA kernel. Free of ATen.
+//
+// Memory moves in chunks of 16 bytes, or of one element where alignment or layout forbid that. Threads side by side move chunks
+// side by side, so that a warp's request is one run of memory whatever the dtype. A mask byte, eight elements, then belongs to
+// several threads: as many as chunks make eight elements, its "team". A team owns as many bytes as it has threads; each thread
+// moves one chunk of every byte and reads or writes one whole byte; in between the bits change hands within the team.
 
 #include <cstdint>
 
 #include "../activation.h"
+#include "order.cuh"
 
 namespace leakyrelu_ext::cuda {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
+constexpr int kRow = 32; // threads side by side; a divisor of every device's warp, and a multiple of every team
 constexpr int kAccessBytes = 16;
 
-/// Eight elements, as whole 16-byte accesses if their address allows it.
 template <typename T>
-struct alignas(kAccessBytes) Group {
-  T value[kMaskBits];
+constexpr int kChunk = kAccessBytes / sizeof(T);
+
+/// Mask bytes that a thread makes or reads: at least two of its 16-byte loads are in flight at a time.
+template <typename T>
+constexpr int kThreadMaskBytes = sizeof(T) == 2 ? 2 : 1;
+
+/// Elements that a block moves.
+template <typename T>
+constexpr int kTile = kThreads * kThreadMaskBytes<T> * kMaskBits;
+
+/// Blocks that a multiprocessor should hold at a time (or as many as it can): all its threads, if it need not compute addresses.
+template <typename Order>
+constexpr int kBlocks = std::is_same_v<Order, Dense> ? 16 : std::is_same_v<Order, Strided<uint32_t>> ? 12 : 8;
+
+enum class Pass { kForward, kBackward };
+
+template <typename T, int count>
+struct alignas(sizeof(T) * count) Chunk {
+  T value[count];
 };
 
-template <typename T, bool aligned>
-__device__ __forceinline__ Group<T> load_group(const T* from, int count) {
-  Group<T> group;
-  if (aligned && count == kMaskBits) {
-    group = *reinterpret_cast<const Group<T>*>(from);
-  } else {
+__device__ __forceinline__ unsigned value_of_lane_xor(unsigned value, int distance) {
+#if defined(__HIP_PLATFORM_AMD__)
+  return __shfl_xor(value, distance);
+#else
+  return __shfl_xor_sync(0xffffffff, value, distance);
+#endif
+}
+
+/// A byte holds `team` fields. Turns field f of the team's thread t into field t of its thread f: what each thread has of every
+/// byte into one byte whole, and back.
+template <int team>
+__device__ __forceinline__ unsigned exchange_bits(unsigned bits) {
+  constexpr int width = kMaskBits / team;
 #pragma unroll
-    for (int j = 0; j < kMaskBits; ++j) {
-      if (j < count) {
-        group.value[j] = from[j];
+  for (int distance = 1; distance < team; distance *= 2) {
+    unsigned lower = 0; // the fields f without the bit `distance`
+#pragma unroll
+    for (int field = 0; field < team; ++field) {
+      lower |= (field & distance) == 0 ? ((1u << width) - 1) << field * width : 0;
+    }
+    const unsigned other = value_of_lane_xor(bits, distance);
+    bits = (threadIdx.x & distance) == 0 ? (bits & lower) | (other & lower) << distance * width
+                                         : (bits & ~lower) | (other & ~lower) >> distance * width;
+  }
+  return bits;
+}
+
+/// A thread's part of a block's tile, which begins at element `begin` and has `count` elements. `chunk`: elements per access.
+template <typename T, Pass pass, int chunk, typename InputOrder, typename OutputOrder>
+__device__ __forceinline__ void run_tile(
+    const T* input,
+    T* output,
+    uint8_t* mask,
+    int64_t begin,
+    int count,
+    opmath_t<T> negative_slope,
+    const InputOrder& input_order,
+    const OutputOrder& output_order) {
+  constexpr int team = kMaskBits / chunk;
+  constexpr int bytes = kThreadMaskBytes<T>;
+  constexpr int at_once = chunk == 1 ? 1 : bytes; // single elements fill the registers sooner
+  constexpr bool whole = chunk > 1;               // such tiles only
+  const int lane = threadIdx.x % kRow;
+  const int own_byte = lane % team * (kRow / team) + lane / team;
+#pragma unroll(whole ? bytes : 1)
+  for (int first = 0; first < bytes; first += at_once) {
+    Chunk<T, chunk> chunks[at_once][team];
+    unsigned bits[at_once];
+    const auto row_of = [&](int b) { // of kRow mask bytes
+      return static_cast<int>((first + b) * (kThreads / kRow) + threadIdx.x / kRow) * kRow;
+    };
+    const auto element = [&](int b, int c) { return row_of(b) * static_cast<int>(kMaskBits) + (c * kRow + lane) * chunk; };
+    // All loads before the first use and, since output may be input, before the first store.
+#pragma unroll
+    for (int b = 0; b < at_once; ++b) {
+#pragma unroll
+      for (int c = 0; c < team; ++c) {
+        if (whole || element(b, c) < count) {
+          chunks[b][c] = *reinterpret_cast<const Chunk<T, chunk>*>(input + input_order(begin + element(b, c)));
+        }
+      }
+      bits[b] = 0;
+      const int byte = row_of(b) + own_byte;
+      if (pass == Pass::kBackward && (whole || byte * kMaskBits < count)) {
+        bits[b] = mask[begin / kMaskBits + byte];
+      }
+    }
+#pragma unroll
+    for (int b = 0; b < at_once; ++b) {
+      if (pass == Pass::kBackward) {
+        bits[b] = exchange_bits<team>(bits[b]);
+      }
+#pragma unroll
+      for (int c = 0; c < team; ++c) {
+        if (whole || element(b, c) < count) {
+#pragma unroll
+          for (int j = 0; j < chunk; ++j) {
+            T& value = chunks[b][c].value[j];
+            const auto x = static_cast<opmath_t<T>>(value);
+            const unsigned bit = 1u << (c * chunk + j);
+            const bool positive = pass == Pass::kForward ? is_positive(x) : (bits[b] & bit) != 0;
+            if (pass == Pass::kForward && positive) {
+              bits[b] |= bit;
+            }
+            value = static_cast<T>(scale_unless(positive, x, negative_slope));
+          }
+          *reinterpret_cast<Chunk<T, chunk>*>(output + output_order(begin + element(b, c))) = chunks[b][c];
+        }
+      }
+      if (pass == Pass::kForward && mask != nullptr) {
+        bits[b] = exchange_bits<team>(bits[b]);
+        const int byte = row_of(b) + own_byte;
+        if (whole || byte * kMaskBits < count) {
+          mask[begin / kMaskBits + byte] = static_cast<uint8_t>(bits[b]);
+        }
       }
     }
   }
-  return group;
 }
 
-template <typename T, bool aligned>
-__device__ __forceinline__ void store_group(T* to, const Group<T>& group, int count) {
-  if (aligned && count == kMaskBits) {
-    *reinterpret_cast<Group<T>*>(to) = group;
-  } else {
-#pragma unroll
-    for (int j = 0; j < kMaskBits; ++j) {
-      if (j < count) {
-        to[j] = group.value[j];
-      }
-    }
-  }
-}
-
-/// Elements of the group that begins at `begin`: eight, fewer in the last, none past the end.
-__device__ __forceinline__ int group_count(int64_t begin, int64_t n) {
+/// One block per tile of n elements. `wide`: 16-byte accesses are possible. The mask (nullptr: none wanted) is dense; output may
+/// be input.
+template <typename T, Pass pass, typename InputOrder, typename OutputOrder>
+__global__ C10_LAUNCH_BOUNDS_2(kThreads, kBlocks<InputOrder>) void leaky_relu_kernel(
+    const T* input,
+    T* output,
+    uint8_t* mask,
+    int64_t n,
+    opmath_t<T> negative_slope,
+    const __grid_constant__ InputOrder input_order,
+    const __grid_constant__ OutputOrder output_order,
+    bool wide) {
+  const int64_t begin = static_cast<int64_t>(blockIdx.x) * kTile<T>;
   const int64_t left = n - begin;
-  return left >= kMaskBits ? static_cast<int>(kMaskBits) : left > 0 ? static_cast<int>(left) : 0;
-}
-
-__device__ __forceinline__ int64_t group_index() {
-  return static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-}
-
-// Each thread reads its elements before it writes them: output may be input.
-template <typename T, bool with_mask, bool aligned>
-__global__ __launch_bounds__(kThreads) void forward_kernel(
-    const T* input, T* output, uint8_t* mask, int64_t n, opmath_t<T> negative_slope) {
-  const int64_t index = group_index();
-  const int64_t begin = index * kMaskBits;
-  const int count = group_count(begin, n);
-  if (count == 0) {
-    return;
+  // The same for all threads of a block: nothing diverges.
+  if (wide && left >= kTile<T>) {
+    run_tile<T, pass, kChunk<T>>(input, output, mask, begin, kTile<T>, negative_slope, input_order, output_order);
+  } else {
+    const int count = left < kTile<T> ? static_cast<int>(left) : kTile<T>;
+    run_tile<T, pass, 1>(input, output, mask, begin, count, negative_slope, input_order, output_order);
   }
-  Group<T> group = load_group<T, aligned>(input + begin, count);
-  unsigned bits = 0;
-#pragma unroll
-  for (int j = 0; j < kMaskBits; ++j) {
-    if (j < count) {
-      const auto x = static_cast<opmath_t<T>>(group.value[j]);
-      const bool positive = is_positive(x);
-      bits |= static_cast<unsigned>(positive) << j;
-      group.value[j] = static_cast<T>(scale_unless(positive, x, negative_slope));
-    }
-  }
-  store_group<T, aligned>(output + begin, group, count);
-  if (with_mask) {
-    mask[index] = static_cast<uint8_t>(bits);
-  }
-}
-
-template <typename T, bool aligned>
-__global__ __launch_bounds__(kThreads) void backward_kernel(
-    const T* grad_output, const uint8_t* mask, T* grad_input, int64_t n, opmath_t<T> negative_slope) {
-  const int64_t index = group_index();
-  const int64_t begin = index * kMaskBits;
-  const int count = group_count(begin, n);
-  if (count == 0) {
-    return;
-  }
-  const unsigned bits = mask[index];
-  Group<T> group = load_group<T, aligned>(grad_output + begin, count);
-#pragma unroll
-  for (int j = 0; j < kMaskBits; ++j) {
-    if (j < count) {
-      const auto grad = static_cast<opmath_t<T>>(group.value[j]);
-      group.value[j] = static_cast<T>(scale_unless((bits >> j & 1) != 0, grad, negative_slope));
-    }
-  }
-  store_group<T, aligned>(grad_input + begin, group, count);
 }
 
 } // namespace leakyrelu_ext::cuda

@@ -1,34 +1,48 @@
-// Leaky ReLU on CUDA. Schemas: ../ops.cpp. Arithmetic of one element: ../activation.h. Kernels: kernels.cuh.
+// Leaky ReLU on CUDA. Schemas: ../ops.cpp. Arithmetic of one element: ../activation.h. Kernel: kernels.cuh.
 
 #include <ATen/Dispatch.h>
 #include <ATen/cuda/EmptyTensor.h>
-#include <ATen/ops/empty_like.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include "../device_ops.h"
-#include "kernels.cuh"
+#include "launch.cuh"
 
 namespace leakyrelu_ext {
 namespace {
 
-bool is_aligned(const void* pointer) {
-  return reinterpret_cast<uintptr_t>(pointer) % cuda::kAccessBytes == 0;
+using cuda::Pass;
+
+/// Calls run(memory, slope, stream) with the tensors' device as the current one. mask: nullptr if a forward wants none.
+template <typename T, typename Run>
+void with_memory(
+    const at::Tensor& input, const at::Tensor& output, const at::Tensor* mask, double negative_slope, const Run& run) {
+  const c10::cuda::CUDAGuard guard(input.device());
+  // The output first: in place on a copy-on-write tensor this moves the data.
+  T* const out = output.mutable_data_ptr<T>();
+  const cuda::Memory<T> memory{
+      input.const_data_ptr<T>(), out, mask == nullptr ? nullptr : mask->mutable_data_ptr<uint8_t>()};
+  C10_CUDA_CHECK(run(memory, slope_as<T>(negative_slope), c10::cuda::getCurrentCUDAStream()));
 }
 
-/// One thread per mask byte of n elements, on the current stream.
-template <typename... Parameters, typename... Arguments>
-void launch(void (*kernel)(Parameters...), int64_t n, Arguments... arguments) {
-  const int64_t blocks = (mask_bytes(n) + cuda::kThreads - 1) / cuda::kThreads;
-  TORCH_CHECK(
-      blocks <= std::numeric_limits<int32_t>::max(), "leaky_relu: ", n, " elements exceed the largest CUDA grid");
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(cuda::kThreads);
-  config.stream = c10::cuda::getCurrentCUDAStream();
-  C10_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
+template <Pass pass>
+void run_dense(const at::Tensor& input, const at::Tensor& output, const at::Tensor* mask, double negative_slope) {
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, input.scalar_type(), "leaky_relu", [&] {
+    with_memory<scalar_t>(input, output, mask, negative_slope, [&](auto memory, auto slope, auto stream) {
+      return cuda::run<scalar_t, pass>(memory, input.numel(), slope, stream);
+    });
+  });
+}
+
+template <Pass pass>
+void run_strided(const at::Tensor& input, const at::Tensor& output, const at::Tensor* mask, double negative_slope) {
+  const StridedOrder order(input.sizes(), input.strides(), dense_strides(output));
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, input.scalar_type(), "leaky_relu", [&] {
+    with_memory<scalar_t>(input, output, mask, negative_slope, [&](auto memory, auto slope, auto stream) {
+      return cuda::run_strided<scalar_t, pass>(memory, slope, order, output.is_same(input), stream);
+    });
+  });
 }
 
 struct CudaBackend {
@@ -39,48 +53,22 @@ struct CudaBackend {
 
   static void forward(
       const at::Tensor& input, const at::Tensor& output, const at::Tensor* mask, double negative_slope) {
-    const c10::cuda::CUDAGuard guard(input.device());
-    AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, input.scalar_type(), "leaky_relu", [&] {
-      // The output first: in place on a copy-on-write tensor this moves the data.
-      auto* out = output.mutable_data_ptr<scalar_t>();
-      const auto* in = input.const_data_ptr<scalar_t>();
-      auto* bits = mask == nullptr ? nullptr : mask->mutable_data_ptr<uint8_t>();
-      const bool aligned = is_aligned(in) && is_aligned(out);
-      auto* kernel = mask == nullptr
-          ? (aligned ? cuda::forward_kernel<scalar_t, false, true> : cuda::forward_kernel<scalar_t, false, false>)
-          : (aligned ? cuda::forward_kernel<scalar_t, true, true> : cuda::forward_kernel<scalar_t, true, false>);
-      launch(kernel, input.numel(), in, out, bits, input.numel(), slope_as<scalar_t>(negative_slope));
-    });
+    run_dense<Pass::kForward>(input, output, mask, negative_slope);
   }
 
   static void forward_strided(
       const at::Tensor& input, const at::Tensor& output, const at::Tensor* mask, double negative_slope) {
-    const at::Tensor dense = output.is_same(input) ? at::empty_like(input) : output;
-    dense.copy_(input);
-    forward(dense, dense, mask, negative_slope);
-    if (!dense.is_same(output)) {
-      output.copy_(dense);
-    }
-  }
-
-  static void backward_strided(
-      const at::Tensor& grad_output, const at::Tensor& mask, const at::Tensor& grad_input, double negative_slope) {
-    grad_input.copy_(grad_output);
-    backward(grad_input, mask, grad_input, negative_slope);
+    run_strided<Pass::kForward>(input, output, mask, negative_slope);
   }
 
   static void backward(
       const at::Tensor& grad_output, const at::Tensor& mask, const at::Tensor& grad_input, double negative_slope) {
-    const c10::cuda::CUDAGuard guard(grad_output.device());
-    AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, grad_output.scalar_type(), "leaky_relu_backward", [&] {
-      auto* out = grad_input.mutable_data_ptr<scalar_t>();
-      const auto* in = grad_output.const_data_ptr<scalar_t>();
-      auto* kernel = is_aligned(in) && is_aligned(out) ? cuda::backward_kernel<scalar_t, true>
-                                                       : cuda::backward_kernel<scalar_t, false>;
-      launch(
-          kernel, grad_output.numel(), in, mask.const_data_ptr<uint8_t>(), out, grad_output.numel(),
-          slope_as<scalar_t>(negative_slope));
-    });
+    run_dense<Pass::kBackward>(grad_output, grad_input, &mask, negative_slope);
+  }
+
+  static void backward_strided(
+      const at::Tensor& grad_output, const at::Tensor& mask, const at::Tensor& grad_input, double negative_slope) {
+    run_strided<Pass::kBackward>(grad_output, grad_input, &mask, negative_slope);
   }
 };
 

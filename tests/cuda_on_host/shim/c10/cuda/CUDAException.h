@@ -1,0 +1,5 @@
+#pragma once
+
+#include <c10/util/Exception.h>
+
+#define C10_CUDA_CHECK(call) TORCH_CHECK((call) == cudaSuccess, "CUDA error: invalid argument")
