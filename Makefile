@@ -10,9 +10,9 @@ BIN := $(VENV)/bin
 CUDA_BIN := $(CUDA_VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 BUILD_INPUTS := setup.py pyproject.toml $(shell find csrc -type f)
-CPP_FILES := $(shell find csrc -type f) $(wildcard .ci/*.cpp)
+CPP_FILES := $(shell find csrc tests -name "*.cpp" -o -name "*.h" -o -name "*.cu" -o -name "*.cuh") $(wildcard .ci/*.cpp)
 
-.PHONY: bench test test-slow test-fallback lint format cuda-check neon-check clean
+.PHONY: bench test test-slow test-fallback lint format cuda-check gpu-check neon-check clean
 
 bench: $(VENV)/.installed
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench ops
@@ -39,18 +39,35 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP_FILES)
 
-# Compiles the CUDA kernels from a source distribution (no GPU needed), looks into the binary and runs the core of the CPU tests on
-# that torch.
+# No GPU needed. Compiles the CUDA kernels from a source distribution; runs the core of the CPU tests on that torch, then the same
+# on the CUDA sources executed on the host (tests/cuda_on_host), with the kernels' own tests and with faults put into them; looks
+# into the binary.
+CUDA_ON_HOST := build/cuda_on_host/libcuda_on_host.so
+CORE_TESTS := tests/test_forward.py tests/test_backward.py tests/test_inplace.py tests/test_strided.py
 cuda-check: $(CUDA_VENV)/.torch
 	rm -rf build dist
 	$(CUDA_BIN)/python setup.py --quiet sdist 2> /dev/null
 	FORCE_CUDA=1 $(CUDA_BIN)/pip install $(PIP_FLAGS) --verbose --no-build-isolation --no-deps --force-reinstall \
 		dist/leakyrelu_ext-*.tar.gz > cuda-build.log 2>&1 || { tail -n 60 cuda-build.log; exit 1; }
-	! grep -nE ": warning:|warning #[0-9]" cuda-build.log
-	$(CUDA_BIN)/python .ci/check_cuda_binary.py
-	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest -m "not slow" tests/test_forward.py tests/test_backward.py \
-		tests/test_inplace.py tests/test_derivatives.py tests/test_ops.py tests/test_strided.py tests/test_gradient_reuse.py \
-		tests/test_large_memory.py
+	! grep -nE "warning\b.*:|warning #[0-9]" cuda-build.log
+	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest -m "not slow" $(CORE_TESTS) tests/test_derivatives.py tests/test_ops.py \
+		tests/test_gradient_reuse.py tests/test_large_memory.py
+	$(CUDA_BIN)/python tests/cuda_on_host/build.py $(CUDA_ON_HOST)
+	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest --cuda-on-host $(CUDA_ON_HOST) -m "not slow" $(CORE_TESTS)
+	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest --cuda-on-host $(CUDA_ON_HOST) tests/cuda_on_host
+	$(CUDA_BIN)/python .ci/check_cuda.py $(CUDA_ON_HOST)
+
+# On a machine with an NVIDIA GPU and nvcc: everything on that GPU.
+gpu-check: $(CUDA_VENV)/.torch
+	$(CUDA_BIN)/python -c "import torch, sys; torch.cuda.is_available() or sys.exit('gpu-check: torch sees no NVIDIA GPU here')"
+	TORCH_CUDA_ARCH_LIST=$$($(CUDA_BIN)/python -c "import torch; print('%d.%d' % torch.cuda.get_device_capability())") \
+		FORCE_CUDA=1 $(CUDA_BIN)/pip install $(PIP_FLAGS) --no-build-isolation --force-reinstall --no-deps .
+	$(CUDA_BIN)/pip install $(PIP_FLAGS) --no-build-isolation '.[bench,test]'
+	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest --device cuda
+	if command -v compute-sanitizer; then for tool in memcheck racecheck initcheck; do \
+		PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 $(CUDA_BIN)/python -m pytest --device cuda \
+			-m "not slow" $(CORE_TESTS) -k "layout or misaligned or size or strided" || exit 1; done; fi
+	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/leakyrelu-bench ops --device cuda
 
 # Compiles the NEON loops for aarch64 and runs them, emulated, against the generic ones. Needs Debian's g++-aarch64-linux-gnu and
 # qemu-user.

@@ -96,20 +96,20 @@ def extension() -> cpp_extension.CppExtension:
         # At compile time only: the OpenMP runtime is the one torch has loaded. Linking another would start a second pool.
         flags["cxx"].append("-fopenmp")
     kind = cpp_extension.CppExtension
+    if "MAX_JOBS" not in os.environ:
+        os.environ["MAX_JOBS"] = str(decide_jobs(with_cuda))
+    say(f"parallel jobs: {os.environ['MAX_JOBS']}")
     if with_cuda:
         archs = decide_archs()
         os.environ["TORCH_CUDA_ARCH_LIST"] = archs
         say(f"CUDA architectures: {archs}")
         sources += sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc/cuda").glob("*.cu"))
-        flags["nvcc"] = ["-O3"]
+        flags["nvcc"] = ["-O3", f"--threads={os.environ['MAX_JOBS']}"]  # one source, as many architectures
         defines += [
             ("LEAKYRELU_EXT_WITH_CUDA", f'"{torch.version.cuda}"'),
             ("LEAKYRELU_EXT_CUDA_ARCHS", f'"{archs}"'),
         ]
         kind = cpp_extension.CUDAExtension
-    if "MAX_JOBS" not in os.environ:
-        os.environ["MAX_JOBS"] = str(decide_jobs(with_cuda))
-    say(f"parallel jobs: {os.environ['MAX_JOBS']}")
     compiler = cpp_extension.get_cxx_compiler()
     say(f"compiler: {output_of(compiler, '--version').splitlines()[0]}, {platform.machine()}, torch {torch.__version__}")
     return kind("leakyrelu_ext._C", sources, extra_compile_args=flags, define_macros=defines)

@@ -29,6 +29,16 @@ def _within(kind: Callable[[str], T], low: T, high: T) -> Callable[[str], T]:
     return parse
 
 
+def _device(text: str) -> torch.device:
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"must be cpu, cuda or cuda:N, got {text}")
+    return device
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="leakyrelu-bench",
@@ -44,6 +54,15 @@ def parser() -> argparse.ArgumentParser:
         ),
     )
     ops.add_argument("--dtype", choices=DTYPES, action="append", help="repeatable; default: float32, bfloat16 and float16")
+    ops.add_argument(
+        "--device",
+        type=_device,
+        default="cpu",
+        help=(
+            "cpu, cuda or cuda:N; default: %(default)s. On CUDA: GPU time of single calls between events, the L2 cache "
+            "flushed before each"
+        ),
+    )
     ops.add_argument("--threads", type=_within(int, 1, os.cpu_count() or 1), help="default: torch's own choice")
     ops.add_argument("--seconds", type=_within(float, 0.001, 3600.0), default=0.7, help="per row; default: %(default)s")
     ops.add_argument("--max-size", type=_within(int, 1, 2**40), help="leave out noise of more elements than this")
@@ -63,11 +82,19 @@ def _ops(arguments: argparse.Namespace) -> int:
 
     from . import environment, ops, roof, tables
     from .inputs import SIZES, Input, layout_inputs, noise_inputs, real_inputs
-    from .timing import settle_allocator, warm_outputs
+    from .timing import HOST, CudaStopwatch, settle_allocator, warm_outputs
 
     info = leakyrelu_ext.build_info()
     if not info["native"]:
         print(f"leakyrelu-bench: error: nothing to compare with the built-in: {info['obstacle']}", file=sys.stderr)
+        return 1
+    device: torch.device = arguments.device
+    on_gpu = device.type == "cuda"
+    if on_gpu and (device.index or 0) >= torch.cuda.device_count():
+        print(f"leakyrelu-bench: error: there is no device {device} here", file=sys.stderr)
+        return 1
+    if on_gpu and not info["cuda"]:
+        print("leakyrelu-bench: error: leakyrelu_ext was built without CUDA kernels", file=sys.stderr)
         return 1
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -76,12 +103,13 @@ def _ops(arguments: argparse.Namespace) -> int:
     largest = arguments.max_size or max(SIZES)
 
     def noise(sizes: Iterable[int]) -> list[Input]:
-        return [case for case in noise_inputs(seed, (n for n in sizes if n <= largest)) if arguments.only in case.name]
+        cases = noise_inputs(seed, device, (n for n in sizes if n <= largest))
+        return [case for case in cases if arguments.only in case.name]
 
-    others = [*real_inputs(seed), *(layout_inputs(seed) if largest >= 2**20 else [])]
+    others = [*real_inputs(seed, device), *(layout_inputs(seed, device) if largest >= 2**20 else [])]
     fresh = [*(case for case in others if arguments.only in case.name), *noise(SIZES)]
     warm = [replace(case, name=f"{case.name}, warm") for case in noise([2**24])]
-    roofs = noise([2**16, 2**20, 2**22])
+    roofs = noise([2**16, 2**20, 2**22, *([2**26] if on_gpu else [])])
     if not fresh:
         print(f"leakyrelu-bench: error: no input has {arguments.only!r} in its name", file=sys.stderr)
         return 1
@@ -89,9 +117,14 @@ def _ops(arguments: argparse.Namespace) -> int:
     console, progress_console = Console(), Console(stderr=True)
     if not console.is_terminal:
         console.width = 160  # a file or a pipe has no width of its own; the table needs this much
-    console.print(environment.describe(), highlight=False, soft_wrap=True)
-    console.print(environment.describe_faults(), highlight=False, soft_wrap=True)
-    settle_allocator()
+    console.print(environment.describe(device), highlight=False, soft_wrap=True)
+    if on_gpu:
+        torch.cuda.set_device(device)
+        warm = []  # torch's allocator for CUDA keeps what is freed: all outputs are warm
+    else:
+        console.print(environment.describe_faults(), highlight=False, soft_wrap=True)
+        settle_allocator()
+    stopwatch = CudaStopwatch(device) if on_gpu else HOST
     rows: list[ops.Row] = []
     shares: list[roof.Roof] = []
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -106,8 +139,8 @@ def _ops(arguments: argparse.Namespace) -> int:
             return replace(case, make=make)
 
         try:
-            rows += ops.run(map(shown, fresh), dtypes, budget)
-            shares += roof.run(map(shown, roofs), dtypes, budget)
+            rows += ops.run(map(shown, fresh), dtypes, budget, stopwatch)
+            shares += roof.run(map(shown, roofs), dtypes, budget, stopwatch)
             if warm:
                 with warm_outputs() as possible:
                     rows += ops.run(map(shown, warm if possible else []), dtypes, budget)

@@ -27,7 +27,15 @@ def huge_pages() -> str:
     return mode[1] if mode else "unknown"
 
 
-def describe() -> str:
+def describe_gpu(device: torch.device) -> str:
+    gpu = torch.cuda.get_device_properties(device)
+    return (
+        f"{gpu.name} (sm_{gpu.major}{gpu.minor}, {gpu.multi_processor_count} multiprocessors, "
+        f"{gpu.total_memory / 2**30:.0f} GiB, L2 {gpu.L2_cache_size / 2**20:.0f} MiB), CUDA {torch.version.cuda}"
+    )
+
+
+def describe(device: torch.device) -> str:
     info = leakyrelu_ext.build_info()
     settings = {
         name: os.environ[name]
@@ -38,6 +46,7 @@ def describe() -> str:
         f"leakyrelu_ext {info['version']}, {info['cpu_tier']} kernels; torch {torch.__version__} "
         f"({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} thread(s); "
         f"Python {info['python']}; {cpu_name()}; transparent huge pages: {huge_pages()}"
+        + (f"; {describe_gpu(device)}" if device.type == "cuda" else "")
         + "".join(f"; {name}={value}" for name, value in settings.items())
     )
 

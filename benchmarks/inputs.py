@@ -49,8 +49,8 @@ def conv_stem_activations(seed: int) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-def real_inputs(seed: int) -> list[Input]:
-    first, second = conv_stem_activations(seed)
+def real_inputs(seed: int, device: torch.device) -> list[Input]:
+    first, second = (activation.to(device) for activation in conv_stem_activations(seed))
     return [
         Input("photos, stem 1", first.to),
         Input("photos, stem 2", second.to),
@@ -58,24 +58,24 @@ def real_inputs(seed: int) -> list[Input]:
     ]
 
 
-def _noise(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+def _noise(seed: int, device: torch.device, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
 
 
-def layout_inputs(seed: int) -> list[Input]:
+def layout_inputs(seed: int, device: torch.device) -> list[Input]:
     """2^20 elements of noise, not contiguous."""
 
     def channels_last(dtype: torch.dtype) -> Tensor:
-        return _noise(seed, 8, 32, 64, 64).to(dtype, memory_format=torch.channels_last)
+        return _noise(seed, device, 8, 32, 64, 64).to(dtype, memory_format=torch.channels_last)
 
     def every_other_column(dtype: torch.dtype) -> Tensor:
-        return _noise(seed, 64, 64, 512).to(dtype)[:, :, ::2]
+        return _noise(seed, device, 64, 64, 512).to(dtype)[:, :, ::2]
 
     return [Input("2^20, channels_last", channels_last), Input("2^20, x[:, :, ::2]", every_other_column)]
 
 
-def noise_inputs(seed: int, sizes: Iterable[int]) -> Iterator[Input]:
+def noise_inputs(seed: int, device: torch.device, sizes: Iterable[int]) -> Iterator[Input]:
     def noise(size: int) -> Input:
-        return Input(f"noise, 2^{size.bit_length() - 1}", lambda dtype: _noise(seed, size).to(dtype))
+        return Input(f"noise, 2^{size.bit_length() - 1}", lambda dtype: _noise(seed, device, size).to(dtype))
 
     return map(noise, sizes)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import leakyrelu_ext
 
 from .inputs import SLOPE, Input
-from .timing import Pair, Sample, measure_pair, measure_shares
+from .timing import HOST, Pair, Sample, Stopwatch, measure_pair, measure_shares
 
 # forward: the function, without grad.
 # backward op: the op alone, as autograd calls it.
@@ -136,11 +136,13 @@ def _chain(activation: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> C
     return lambda: torch.autograd.grad(output, leaf, grad, retain_graph=True)
 
 
-def modes(numel: int) -> list[str]:
-    return [mode for mode in MODES if numel >= FROM_ELEMENTS.get(mode, 0)]
+def modes(x: Tensor) -> list[str]:
+    # On CUDA no gradient's memory is reused: an owned backward is a backward.
+    wanted = [mode for mode in MODES if mode != "owned backward" or x.is_cpu]
+    return [mode for mode in wanted if x.numel() >= FROM_ELEMENTS.get(mode, 0)]
 
 
-def run(inputs: Iterable[Input], dtypes: Iterable[torch.dtype], budget: float) -> Iterator[Row]:
+def run(inputs: Iterable[Input], dtypes: Iterable[torch.dtype], budget: float, stopwatch: Stopwatch = HOST) -> Iterator[Row]:
     """Yields a row per input, dtype and mode; each takes about ``budget`` seconds.
 
     Raises:
@@ -151,16 +153,17 @@ def run(inputs: Iterable[Input], dtypes: Iterable[torch.dtype], budget: float) -
     for case in inputs:
         for dtype in dtypes:
             x = case.make(dtype)
-            grad = torch.empty_like(x).normal_(generator=torch.Generator().manual_seed(1))
+            grad = torch.empty_like(x).normal_(generator=torch.Generator(x.device).manual_seed(1))
             check_same_bits(builtin, ours, x, grad, case.name)
             leaf = x.detach().requires_grad_()
             builtin_saved, ours_saved = saved_bytes(builtin.module, leaf), saved_bytes(ours.module, leaf)
-            for mode in modes(x.numel()):
+            for mode in modes(x):
                 if mode == "owned backward":
                     without = _chain(nn.Identity(), x, grad)
                     times = measure_shares(without, _chain(builtin.module, x, grad), _chain(ours.module, x, grad), budget)
                 else:
-                    times = measure_pair(_calls(builtin, mode, x, grad), _calls(ours, mode, x, grad), budget)
+                    theirs, mine = (_calls(side, mode, x, grad) for side in (builtin, ours))
+                    times = measure_pair(theirs, mine, budget, stopwatch)
                 yield Row(case.name, dtype, mode, times, x.nbytes, builtin_saved, ours_saved)
 
 

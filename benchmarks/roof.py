@@ -10,7 +10,7 @@ import torch
 import leakyrelu_ext
 
 from .inputs import SLOPE, Input
-from .timing import Pair, measure_pair
+from .timing import HOST, Pair, Stopwatch, measure_pair
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class Roof:
     nbytes: int  # read and written
 
 
-def run(inputs: Iterator[Input], dtypes: tuple[torch.dtype, ...], budget: float) -> Iterator[Roof]:
+def run(
+    inputs: Iterator[Input], dtypes: tuple[torch.dtype, ...], budget: float, stopwatch: Stopwatch = HOST
+) -> Iterator[Roof]:
     """Yields two rows per input and dtype: the forward, and the backward op into the gradient's own memory."""
     ops = torch.ops.leakyrelu_ext
     for case in inputs:
@@ -48,4 +50,4 @@ def run(inputs: Iterator[Input], dtypes: tuple[torch.dtype, ...], budget: float)
 
             pairs = (("forward", "out.copy_(x)", copy, forward), ("backward in place", "out.mul_(1.0)", multiply, backward))
             for what, roof, theirs, ours in pairs:
-                yield Roof(case.name, dtype, what, roof, measure_pair(theirs, ours, budget), 2 * x.nbytes)
+                yield Roof(case.name, dtype, what, roof, measure_pair(theirs, ours, budget, stopwatch), 2 * x.nbytes)

@@ -1,4 +1,4 @@
-"""Interleaved timing of two callables in one process."""
+"""Interleaved timing of two callables in one process, on the host's clock or on a GPU's."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -23,6 +24,7 @@ MIN_ROUNDS, MAX_ROUNDS = 15, 1501
 SETTLING_BYTES = tuple(mebibytes * 2**20 for mebibytes in (31, 16, 8, 4, 2, 1))
 SETTLING_TURNS = 12
 WARM_BYTES = 2**26
+FLUSHED_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,58 @@ def settle_allocator() -> None:
             torch.ones(size, dtype=torch.uint8)
 
 
-def _interleave(functions: Sequence[Callable[[], object]], budget: float) -> tuple[list[list[float]], list[float]]:
+class Stopwatch(Protocol):
+    def calls(self, per_call: float) -> int:
+        """How many calls of about ``per_call`` seconds a sample takes."""
+
+    def time(self, function: Callable[[], object], calls: int) -> float:
+        """Seconds per call."""
+
+
+class HostStopwatch:
+    def calls(self, per_call: float) -> int:
+        return max(1, round(SAMPLE_SECONDS / per_call))
+
+    def time(self, function: Callable[[], object], calls: int) -> float:
+        begin = time.perf_counter()
+        for _ in range(calls):
+            function()
+        return (time.perf_counter() - begin) / calls
+
+
+class CudaStopwatch:
+    """Times what a GPU does, call by call, between two events.
+
+    Before each call it overwrites more memory than the GPU's L2 cache holds: nothing is left there, and the host has time to
+    enqueue the call (if it needs longer than that takes, the rest shows in the time).
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        cache = torch.cuda.get_device_properties(device).L2_cache_size
+        self._flushed = torch.empty(max(FLUSHED_BYTES, 4 * cache), dtype=torch.uint8, device=device)
+
+    def calls(self, per_call: float) -> int:
+        return 1
+
+    def time(self, function: Callable[[], object], calls: int) -> float:
+        milliseconds = 0.0
+        for _ in range(calls):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            self._flushed.zero_()
+            begin.record()
+            function()
+            end.record()
+            end.synchronize()
+            milliseconds += begin.elapsed_time(end)
+        return milliseconds * 1e-3 / calls
+
+
+HOST = HostStopwatch()
+
+
+def _interleave(
+    functions: Sequence[Callable[[], object]], budget: float, stopwatch: Stopwatch
+) -> tuple[list[list[float]], list[float]]:
     """Times all in turn, forwards and backwards, for about ``budget`` seconds in all.
 
     Every round times as many calls of each as fill a sample, so all meet the same states of the machine. Python's garbage
@@ -66,12 +119,12 @@ def _interleave(functions: Sequence[Callable[[], object]], budget: float) -> tup
     faults per call.
     """
     for function in functions:
-        function()
+        stopwatch.time(function, 1)
     begin = time.perf_counter()
     for function in functions:
-        function()
+        stopwatch.time(function, 1)
     per_call = max((time.perf_counter() - begin) / len(functions), 1e-7)
-    calls = max(1, round(SAMPLE_SECONDS / per_call))
+    calls = stopwatch.calls(per_call)
     wanted = min(budget / (len(functions) * calls * per_call), MAX_ROUNDS)
     rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, round(wanted)))
     seconds: list[list[float]] = [[] for _ in functions]
@@ -83,12 +136,8 @@ def _interleave(functions: Sequence[Callable[[], object]], budget: float) -> tup
     try:
         for turn in range(rounds):
             for side in order if turn % 2 else reversed(order):
-                function = functions[side]
                 faults_before = _minor_faults()
-                begin = time.perf_counter()
-                for _ in range(calls):
-                    function()
-                seconds[side].append((time.perf_counter() - begin) / calls)
+                seconds[side].append(stopwatch.time(functions[side], calls))
                 faults[side] += _minor_faults() - faults_before
     finally:
         if collecting:
@@ -96,9 +145,9 @@ def _interleave(functions: Sequence[Callable[[], object]], budget: float) -> tup
     return seconds, [count / (rounds * calls) for count in faults]
 
 
-def measure_pair(one: Callable[[], object], other: Callable[[], object], budget: float) -> Pair:
+def measure_pair(one: Callable[[], object], other: Callable[[], object], budget: float, stopwatch: Stopwatch = HOST) -> Pair:
     """Times both in turn, A B B A A B …, for about ``budget`` seconds in all."""
-    seconds, faults = _interleave((one, other), budget)
+    seconds, faults = _interleave((one, other), budget, stopwatch)
     one_sample, other_sample = (
         Sample(statistics.median(times), count) for times, count in zip(seconds, faults, strict=True)
     )
@@ -109,7 +158,7 @@ def measure_shares(
     base: Callable[[], object], one: Callable[[], object], other: Callable[[], object], budget: float
 ) -> Pair:
     """Of two callables that do what ``base`` does and something more: what the more takes, timed in turn with ``base``."""
-    (without, *seconds), (faults_without, *faults) = _interleave((base, one, other), budget)
+    (without, *seconds), (faults_without, *faults) = _interleave((base, one, other), budget, HOST)
     one_sample, other_sample = (
         Sample(statistics.median(map(operator.sub, times, without)), count - faults_without)
         for times, count in zip(seconds, faults, strict=True)

@@ -14,6 +14,8 @@ EXTREME_SLOPES = (2.0**-140, -(2.0**-66), 2.0**100, float.fromhex("0x1.5619e4p-3
 HALF_DTYPES = (torch.bfloat16, torch.float16)
 DTYPES = (torch.float64, torch.float32, *HALF_DTYPES)
 
+DEVICE = torch.device("cpu")  # where the inputs are: --device (conftest.py)
+
 _INTEGER_OF_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -22,27 +24,29 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def randn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=generator(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(shape, generator=generator(seed), dtype=torch.float64, device="cpu").to(DEVICE, dtype)
 
 
 def every_bit_pattern(dtype: torch.dtype) -> Tensor:
     """All 65,536 values of a 16-bit dtype."""
-    return torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    return torch.arange(-(2**15), 2**15, dtype=torch.int32, device=DEVICE).to(torch.int16).view(dtype)
 
 
 def random_bit_patterns(dtype: torch.dtype, count: int = 100_003, seed: int = 0) -> Tensor:
     """Random bits, and among them both zeros, infinities, NaN, the smallest and largest subnormals and normals."""
     integer = torch.iinfo(integer_dtype(dtype))
-    values = torch.randint(integer.min, integer.max, (count,), generator=generator(seed), dtype=integer_dtype(dtype)).view(
-        dtype
-    )
+    values = torch.randint(
+        integer.min, integer.max, (count,), generator=generator(seed), dtype=integer_dtype(dtype), device="cpu"
+    ).view(dtype)
     limits = torch.finfo(dtype)
     largest_subnormal = limits.tiny * (1 - limits.eps)
     special = torch.tensor(
-        [0.0, math.inf, math.nan, limits.tiny, limits.max, limits.tiny * limits.eps, largest_subnormal, 1.0], dtype=dtype
+        [0.0, math.inf, math.nan, limits.tiny, limits.max, limits.tiny * limits.eps, largest_subnormal, 1.0],
+        dtype=dtype,
+        device="cpu",
     )
     values[: 2 * len(special)] = torch.cat([special, -special])
-    return values[torch.randperm(count, generator=generator(seed))]
+    return values[torch.randperm(count, generator=generator(seed), device="cpu")].to(DEVICE)
 
 
 def integer_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -52,12 +56,13 @@ def integer_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def bits(tensor: Tensor) -> Tensor:
     """The tensor as integers, every NaN as the same one: its payload is not part of the contract."""
-    return torch.where(tensor.isnan(), torch.tensor(math.nan, dtype=tensor.dtype), tensor).view(integer_dtype(tensor.dtype))
+    return torch.where(tensor.isnan(), math.nan, tensor).view(integer_dtype(tensor.dtype))
 
 
 def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
     assert actual.dtype == expected.dtype
     assert actual.shape == expected.shape
+    assert actual.device == expected.device
     actual, expected = actual.detach(), expected.detach()
     different = bits(actual) != bits(expected)
     if different.any():

@@ -1,16 +1,20 @@
-"""The suite's options: which implementation of the ops it runs on."""
+"""The suite's options: which implementation of the ops it runs on, and where."""
 
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
+import cases
 import pytest
+import torch
 
 collect_ignore: list[str] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--hide-native", action="store_true", help="run on the fallback, as if leakyrelu_ext._C were missing")
+    parser.addoption("--device", type=torch.device, default="cpu", help="of all inputs: cpu, cuda or cuda:N")
     parser.addoption(
         "--cuda-on-host",
         type=Path,
@@ -20,6 +24,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    device = torch.device(config.getoption("--device"))
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise pytest.UsageError(f"--device {device}: torch {torch.__version__} sees no GPU here")
+        cases.DEVICE = torch.device("cuda", device.index or 0)
     if config.getoption("--hide-native"):
         sys.modules["leakyrelu_ext._C"] = None  # type: ignore[assignment]  # makes its import fail
         with warnings.catch_warnings():
@@ -27,11 +36,27 @@ def pytest_configure(config: pytest.Config) -> None:
             import leakyrelu_ext
         assert not leakyrelu_ext.build_info()["native"]
     if library := config.getoption("--cuda-on-host"):
-        import torch
-
         import leakyrelu_ext
 
         assert leakyrelu_ext.build_info()["native"]
         torch.ops.load_library(library)
     else:
         collect_ignore.append("cuda_on_host")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks: ``cpu_only`` tests stay out elsewhere, ``gpu`` tests on the CPU."""
+    for item in items:
+        if item.get_closest_marker("cpu_only") and cases.DEVICE.type != "cpu":
+            item.add_marker(pytest.mark.skip(reason="about the CPU"))
+        if item.get_closest_marker("gpu") and cases.DEVICE.type != "cuda":
+            item.add_marker(pytest.mark.skip(reason="needs --device cuda"))
+
+
+@pytest.fixture(autouse=True)
+def _tensors_on_the_device() -> Iterator[None]:
+    if cases.DEVICE.type == "cpu":
+        yield
+    else:
+        with cases.DEVICE:
+            yield

@@ -16,6 +16,9 @@ from leakyrelu_bench import cli, inputs, ops, roof, tables, timing
 
 import leakyrelu_ext
 
+pytestmark = pytest.mark.cpu_only
+CPU = torch.device("cpu")
+
 
 def run(*arguments):
     return subprocess.run([sys.executable, "-m", "leakyrelu_bench", *arguments], capture_output=True, text=True, check=False)
@@ -48,6 +51,8 @@ def test_ops_ends_in_its_table():
         ["ops", "--seed", "99999999999999999999"],
         ["ops", "--seconds", "-1"],
         ["ops", "--dtype", "int8"],
+        ["ops", "--device", "tpu"],
+        ["ops", "--device", "meta"],
     ],
 )
 def test_bad_arguments(arguments, capsys):
@@ -95,9 +100,50 @@ def test_only_some_inputs(capsys):
     assert "no input has '2^7' in its name" in capsys.readouterr().err
 
 
+@pytest.mark.native
+def test_a_device_that_is_not_there(capsys):
+    assert cli.main(["ops", "--device", "cuda:99"]) == 1
+    assert capsys.readouterr().err == "leakyrelu-bench: error: there is no device cuda:99 here\n"
+
+
+def test_time_on_a_gpu_is_that_between_the_events_of_each_call(monkeypatch):
+    """On a GPU that works off what is enqueued: 3 ms for what is timed, 100 ms for the flush before."""
+    queue, now = [], [0.0]
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            queue.append(self)
+
+        def synchronize(self):
+            for entry in queue:
+                if isinstance(entry, Event):
+                    entry.at = now[0]
+                else:
+                    now[0] += entry
+            queue.clear()
+
+        def elapsed_time(self, end):
+            return end.at - self.at
+
+    class Memory:
+        def zero_(self):
+            queue.append(100.0)
+
+    stopwatch = object.__new__(timing.CudaStopwatch)
+    stopwatch._flushed = Memory()
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    assert stopwatch.calls(1e-6) == 1
+    assert stopwatch.time(lambda: queue.append(3.0), 4) == pytest.approx(3e-3)
+    pair = timing.measure_pair(lambda: queue.append(3.0), lambda: queue.append(1.5), 0.001, stopwatch)
+    assert (pair.one.seconds, pair.other.seconds, pair.ratio) == pytest.approx((3e-3, 1.5e-3, 2.0))
+
+
 def test_layouts_are_what_they_are_called():
     for dtype in (torch.float32, torch.bfloat16):
-        channels_last, gaps = (case.make(dtype) for case in inputs.layout_inputs(0))
+        channels_last, gaps = (case.make(dtype) for case in inputs.layout_inputs(0, CPU))
         assert channels_last.numel() == gaps.numel() == 2**20
         assert channels_last.dtype == gaps.dtype == dtype
         assert channels_last.is_contiguous(memory_format=torch.channels_last)
@@ -133,7 +179,7 @@ def test_the_chain_hands_its_gradient_over():
 @pytest.mark.native
 @pytest.mark.parametrize("what", ["forward", "backward in place"])
 def test_the_roof_moves_as_many_bytes(what):
-    rows = list(roof.run(inputs.noise_inputs(0, [2**10]), (torch.float32,), 0.001))
+    rows = list(roof.run(inputs.noise_inputs(0, CPU, [2**10]), (torch.float32,), 0.001))
     (row,) = (row for row in rows if row.what == what)
     assert row.nbytes == 2 * 4 * 2**10
     assert row.times.ratio == pytest.approx(row.times.one.seconds / row.times.other.seconds, rel=0.9)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.cpu_only
 HERE = Path(__file__).parent
 CAPABILITY = {"avx512_bf16": "avx512", "avx512": "avx512", "avx2": "avx2", "generic": "default"}
 KERNEL_TESTS = ["test_forward.py", "test_backward.py", "test_inplace.py", "test_ops.py"]

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 import leakyrelu_ext
 from leakyrelu_ext import leaky_relu
 
-pytestmark = pytest.mark.native
+pytestmark = [pytest.mark.native, pytest.mark.cpu_only]
 SIZE = 1000
 
 

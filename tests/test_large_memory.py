@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-pytestmark = [pytest.mark.native, pytest.mark.skipif(sys.platform != "linux", reason="Linux's huge pages")]
+pytestmark = [
+    pytest.mark.native,
+    pytest.mark.cpu_only,
+    pytest.mark.skipif(sys.platform != "linux", reason="Linux's huge pages"),
+]
 
 CAPABILITIES = ["default", "avx2", "avx512"]
 

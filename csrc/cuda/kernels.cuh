@@ -11,6 +11,10 @@
 #include "../activation.h"
 #include "order.cuh"
 
+#if !defined(__grid_constant__) // HIP
+#define __grid_constant__
+#endif
+
 namespace leakyrelu_ext::cuda {
 
 constexpr int kThreads = 128;
@@ -30,7 +34,9 @@ constexpr int kTile = kThreads * kThreadMaskBytes<T> * kMaskBits;
 
 /// Blocks that a multiprocessor should hold at a time (or as many as it can): all its threads, if it need not compute addresses.
 template <typename Order>
-constexpr int kBlocks = std::is_same_v<Order, Dense> ? 16 : std::is_same_v<Order, Strided<uint32_t>> ? 12 : 8;
+constexpr int kBlocks = std::is_same_v<Order, Dense> ? 16
+    : std::is_same_v<Order, Strided<uint32_t>>       ? 12
+                                                     : 8;
 
 enum class Pass { kForward, kBackward };
 
@@ -90,7 +96,9 @@ __device__ __forceinline__ void run_tile(
     const auto row_of = [&](int b) { // of kRow mask bytes
       return static_cast<int>((first + b) * (kThreads / kRow) + threadIdx.x / kRow) * kRow;
     };
-    const auto element = [&](int b, int c) { return row_of(b) * static_cast<int>(kMaskBits) + (c * kRow + lane) * chunk; };
+    const auto element = [&](int b, int c) {
+      return row_of(b) * static_cast<int>(kMaskBits) + (c * kRow + lane) * chunk;
+    };
     // All loads before the first use and, since output may be input, before the first store.
 #pragma unroll
     for (int b = 0; b < at_once; ++b) {

@@ -30,11 +30,11 @@ cudaError_t launch(
     OutputOrder output_order,
     bool wide,
     cudaStream_t stream) {
-  // A grid of 2^31 blocks would take 16 TiB: n always fits.
+  // A grid of 2^31 blocks would move 8 TiB: n always fits.
   const auto blocks = static_cast<unsigned>((n + kTile<T> - 1) / kTile<T>);
   wide = wide && is_aligned(memory.input) && is_aligned(memory.output);
-  void* arguments[] = {
-      &memory.input, &memory.output, &memory.mask, &n, &negative_slope, &input_order, &output_order, &wide};
+  void* arguments[] = {&memory.input,   &memory.output, &memory.mask,  &n,
+                       &negative_slope, &input_order,   &output_order, &wide};
   return cudaLaunchKernel(
       leaky_relu_kernel<T, pass, InputOrder, OutputOrder>, dim3(blocks), dim3(kThreads), arguments, 0, stream);
 }
@@ -90,13 +90,10 @@ cudaError_t run_strided(
   return launch<T, pass>(memory, order.numel(), negative_slope, from, Dense{}, wide, stream);
 }
 
-/// Of a strided input; its output is dense, or input itself.
+/// Of a strided input of at most Strided<>::kMaxDims dimensions; its output is dense, or input itself.
 template <typename T, Pass pass>
 cudaError_t run_strided(
     Memory<T> memory, opmath_t<T> negative_slope, const StridedOrder& order, bool in_place, cudaStream_t stream) {
-  if (order.dims().size() > Strided<uint32_t>::kMaxDims) {
-    return cudaErrorInvalidValue;
-  }
   return fits_32_bits(order) ? run_strided<T, pass, uint32_t>(memory, negative_slope, order, in_place, stream)
                              : run_strided<T, pass, uint64_t>(memory, negative_slope, order, in_place, stream);
 }

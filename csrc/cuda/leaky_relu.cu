@@ -38,6 +38,11 @@ void run_dense(const at::Tensor& input, const at::Tensor& output, const at::Tens
 template <Pass pass>
 void run_strided(const at::Tensor& input, const at::Tensor& output, const at::Tensor* mask, double negative_slope) {
   const StridedOrder order(input.sizes(), input.strides(), dense_strides(output));
+  constexpr size_t kMaxDims = cuda::Strided<uint32_t>::kMaxDims;
+  TORCH_CHECK(
+      order.dims().size() <= kMaxDims, "leaky_relu: a tensor may have at most ", kMaxDims,
+      " dimensions on CUDA that do not run on into each other, got ", order.dims().size(),
+      ". Call contiguous() first.");
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, input.scalar_type(), "leaky_relu", [&] {
     with_memory<scalar_t>(input, output, mask, negative_slope, [&](auto memory, auto slope, auto stream) {
       return cuda::run_strided<scalar_t, pass>(memory, slope, order, output.is_same(input), stream);

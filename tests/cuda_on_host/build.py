@@ -1,4 +1,4 @@
-"""Compiles csrc/cuda for the host: ``build.py OUTPUT [--csrc FOLDER]``. No CUDA toolkit, no GPU."""
+"""Compiles csrc/cuda for the host: ``build.py LIBRARY``. No CUDA toolkit, no GPU."""
 
 from __future__ import annotations
 
@@ -19,37 +19,32 @@ INSTRUMENT = (
     "-O0", "-fsanitize=kernel-address", "--param=asan-instrumentation-with-call-threshold=0",
     "--param=asan-stack=0", "--param=asan-globals=0", "-fno-sanitize-address-use-after-scope",
 )  # fmt: skip
+COMPILER = os.environ.get("CXX", "g++")
+COMPILE = (COMPILER, "-std=c++20", "-fPIC", "-Wall", "-Wno-unknown-pragmas")
 
 
-def build(output: Path, csrc: Path = ROOT / "csrc") -> None:
-    """Links emulator.cpp and ops.cpp (with ``csrc``'s CUDA sources in it) into the library ``output``."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    compiler = os.environ.get("CXX", "g++")
-    common = [
-        compiler, "-std=c++20", "-fPIC", "-g1", "-Wall", "-Wno-unknown-pragmas",
-        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
-    ]  # fmt: skip
-    emulator, ops = output.with_suffix(".emulator.o"), output.with_suffix(".ops.o")
-    includes = [f"-I{HERE / 'shim'}", f"-I{csrc.parent}"]
-    includes += [f"-isystem{path}" for path in cpp_extension.include_paths()]
-    shim = ["-include", str(HERE / "shim" / "cuda_runtime.h")]
-    folder = Path(torch.__file__).parent / "lib"
-    run = [
-        [*common, "-O2", "-c", str(HERE / "emulator.cpp"), "-o", str(emulator)],
-        [*common, *INSTRUMENT, *includes, *shim, "-c", str(HERE / "ops.cpp"), "-o", str(ops)],
-        [compiler, "-shared", str(ops), str(emulator), f"-L{folder}", f"-Wl,-rpath,{folder}", "-lc10", "-ltorch_cpu",
-         "-o", str(output)],
-    ]  # fmt: skip
-    for command in run:
-        subprocess.run(command, check=True)
+def build_emulator(output: Path) -> Path:
+    subprocess.run([*COMPILE, "-O2", "-c", str(HERE / "emulator.cpp"), "-o", str(output)], check=True)
+    return output
+
+
+def build(library: Path, emulator: Path, csrc: Path = ROOT / "csrc") -> None:
+    """Links the compiled ``emulator`` and ops.cpp, with ``csrc``'s CUDA sources in it."""
+    ops = library.with_suffix(".o")
+    includes = [f"-I{HERE / 'shim'}", f"-I{csrc.parent}", *(f"-isystem{path}" for path in cpp_extension.include_paths())]
+    before = ["-include", str(HERE / "shim" / "cuda_runtime.h")]
+    torch_libraries = Path(torch.__file__).parent / "lib"
+    subprocess.run([*COMPILE, *INSTRUMENT, *includes, *before, "-c", str(HERE / "ops.cpp"), "-o", str(ops)], check=True)
+    linked = [str(ops), str(emulator), f"-L{torch_libraries}", f"-Wl,-rpath,{torch_libraries}", "-lc10", "-ltorch_cpu"]
+    subprocess.run([COMPILER, "-shared", *linked, "-o", str(library)], check=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--csrc", type=Path, default=ROOT / "csrc")
-    arguments = parser.parse_args()
+    parser.add_argument("library", type=Path)
+    to = parser.parse_args().library
+    to.parent.mkdir(parents=True, exist_ok=True)
     try:
-        build(arguments.output, arguments.csrc)
+        build(to, build_emulator(to.parent / "emulator.o"))
     except subprocess.CalledProcessError as error:
         sys.exit(f"build.py: {Path(error.cmd[0]).name} failed")

@@ -105,20 +105,23 @@ std::string describe(uintptr_t address, size_t bytes, bool store) {
   const Region* nearest = nullptr;
   for (const auto& region : call->regions) {
     const bool closer = nearest == nullptr ||
-        std::min(address - region.begin, region.begin - address) < std::min(address - nearest->begin, nearest->begin - address);
+        std::min(address - region.begin, region.begin - address) <
+            std::min(address - nearest->begin, nearest->begin - address);
     nearest = closer ? &region : nearest;
   }
   if (nearest == nullptr) {
     text << "unknown memory";
   } else {
     text << nearest->name << (address >= nearest->begin ? " + " : " - ")
-         << (address >= nearest->begin ? address - nearest->begin : nearest->begin - address) << " (of " << nearest->bytes << ")";
+         << (address >= nearest->begin ? address - nearest->begin : nearest->begin - address) << " (of "
+         << nearest->bytes << ")";
   }
   return text.str();
 }
 
 bool allowed(const Region& region, uintptr_t address, size_t bytes, bool store) {
-  if (address < region.begin || address + bytes > region.begin + region.bytes || !(store ? region.writable : region.readable)) {
+  if (address < region.begin || address + bytes > region.begin + region.bytes ||
+      !(store ? region.writable : region.readable)) {
     return false;
   }
   for (size_t i = 0; i < bytes && !region.is_element.empty(); ++i) {
@@ -297,8 +300,8 @@ Report end_call() {
       const size_t used = used_bytes(region, store);
       if (used != region.elements_bytes) {
         throw std::runtime_error(
-            "CUDA on host: " + std::to_string(used) + " of the " + std::to_string(region.elements_bytes) + " bytes of " +
-            region.name + " were " + (store ? "written" : "read"));
+            "CUDA on host: " + std::to_string(used) + " of the " + std::to_string(region.elements_bytes) +
+            " bytes of " + region.name + " were " + (store ? "written" : "read"));
       }
     }
   }
@@ -397,24 +400,24 @@ void sync_threads() {
 } // namespace cuda_on_host
 
 // What GCC calls before every load and store of the code that it instruments.
-#define ACCESS(name, store)                                                                                  \
-  extern "C" void __asan_##name##1_noabort(uintptr_t address) {                                              \
-    cuda_on_host::on_access(address, 1, store, __builtin_return_address(0));                                 \
-  }                                                                                                          \
-  extern "C" void __asan_##name##2_noabort(uintptr_t address) {                                              \
-    cuda_on_host::on_access(address, 2, store, __builtin_return_address(0));                                 \
-  }                                                                                                          \
-  extern "C" void __asan_##name##4_noabort(uintptr_t address) {                                              \
-    cuda_on_host::on_access(address, 4, store, __builtin_return_address(0));                                 \
-  }                                                                                                          \
-  extern "C" void __asan_##name##8_noabort(uintptr_t address) {                                              \
-    cuda_on_host::on_access(address, 8, store, __builtin_return_address(0));                                 \
-  }                                                                                                          \
-  extern "C" void __asan_##name##16_noabort(uintptr_t address) {                                             \
-    cuda_on_host::on_access(address, 16, store, __builtin_return_address(0));                                \
-  }                                                                                                          \
-  extern "C" void __asan_##name##N_noabort(uintptr_t address, size_t bytes) {                                \
-    cuda_on_host::on_access(address, bytes, store, __builtin_return_address(0));                             \
+#define ACCESS(name, store)                                                      \
+  extern "C" void __asan_##name##1_noabort(uintptr_t address) {                  \
+    cuda_on_host::on_access(address, 1, store, __builtin_return_address(0));     \
+  }                                                                              \
+  extern "C" void __asan_##name##2_noabort(uintptr_t address) {                  \
+    cuda_on_host::on_access(address, 2, store, __builtin_return_address(0));     \
+  }                                                                              \
+  extern "C" void __asan_##name##4_noabort(uintptr_t address) {                  \
+    cuda_on_host::on_access(address, 4, store, __builtin_return_address(0));     \
+  }                                                                              \
+  extern "C" void __asan_##name##8_noabort(uintptr_t address) {                  \
+    cuda_on_host::on_access(address, 8, store, __builtin_return_address(0));     \
+  }                                                                              \
+  extern "C" void __asan_##name##16_noabort(uintptr_t address) {                 \
+    cuda_on_host::on_access(address, 16, store, __builtin_return_address(0));    \
+  }                                                                              \
+  extern "C" void __asan_##name##N_noabort(uintptr_t address, size_t bytes) {    \
+    cuda_on_host::on_access(address, bytes, store, __builtin_return_address(0)); \
   }
 
 ACCESS(load, false)

@@ -12,7 +12,7 @@ namespace {
 std::mutex one_call_at_a_time;
 cuda_on_host::Report last_report;
 
-constexpr int64_t kLargestDetailed = int64_t{1} << 24; // bytes; beyond, gaps between the elements are not watched
+constexpr int64_t kLargestDetailed = int64_t{1} << 22; // elements, with gaps; beyond, the gaps are not watched
 
 /// The tensor's elements.
 cuda_on_host::Region region(const char* name, const at::Tensor& tensor, bool readable, bool writable) {
@@ -28,7 +28,7 @@ cuda_on_host::Region region(const char* name, const at::Tensor& tensor, bool rea
       readable,
       writable,
       static_cast<size_t>(tensor.numel() * itemsize)};
-  if (!tensor.is_non_overlapping_and_dense() && extent * itemsize <= kLargestDetailed) {
+  if (!tensor.is_non_overlapping_and_dense() && std::max(extent, tensor.numel()) <= kLargestDetailed) {
     result.is_element.resize(result.bytes);
     std::vector<int64_t> offsets{0};
     for (int64_t d = 0; d < tensor.dim(); ++d) {
@@ -119,9 +119,8 @@ TORCH_LIBRARY(cuda_on_host, m) {
   m.def("only_blocks(int[] blocks) -> ()", [](std::vector<int64_t> blocks) {
     cuda_on_host::set_only_blocks(std::move(blocks));
   });
-  m.def("warp_size(int threads) -> ()", [](int64_t threads) {
-    cuda_on_host::set_warp_size(static_cast<int>(threads));
-  });
+  m.def(
+      "warp_size(int threads) -> ()", [](int64_t threads) { cuda_on_host::set_warp_size(static_cast<int>(threads)); });
   m.def("report() -> int[]", report);
 }
 

@@ -29,9 +29,11 @@ template <typename... Parameters>
 cudaError_t cudaLaunchKernel(
     void (*kernel)(Parameters...), dim3 grid, dim3 block, void** arguments, size_t shared_bytes, cudaStream_t stream) {
   [&]<size_t... i>(std::index_sequence<i...>) {
-    cuda_on_host::run_grid(grid, block, shared_bytes, stream, [&]() __attribute__((no_sanitize_address)) { // the kernel's arguments are nobody's tensors
-      kernel(*static_cast<std::remove_const_t<Parameters>*>(arguments[i])...);
-    });
+    cuda_on_host::run_grid(
+        grid, block, shared_bytes, stream,
+        [&]() __attribute__((no_sanitize_address)) { // the kernel's arguments are nobody's tensors
+          kernel(*static_cast<std::remove_const_t<Parameters>*>(arguments[i])...);
+        });
   }(std::index_sequence_for<Parameters...>());
   return cudaSuccess;
 }

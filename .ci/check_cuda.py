@@ -1,0 +1,188 @@
+"""The CUDA kernels as compiled, and what they move as executed on the host: one table, and exit status 1 on any violation.
+
+Per kernel and architecture: 128-bit global loads and stores, nothing in local memory (no spills, no stack), registers, and
+with them the share of a multiprocessor's threads that can be resident. Per kernel: bytes per element that its source loads
+and stores, counted by tests/cuda_on_host, against the least possible. For the newest architecture: PTX.
+
+Usage: check_cuda.py LIBRARY, which tests/cuda_on_host/build.py has made.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+import leakyrelu_ext
+from leakyrelu_ext import _C
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "cuda_on_host"))
+from emulated import ops, report, tile
+
+# Resident threads of a multiprocessor (CUDA C++ Programming Guide, "Compute Capabilities"); each has 65,536 registers, given
+# to warps in units of 256.
+THREADS = {"75": 1024, "80": 2048, "86": 1536, "89": 1536, "90": 2048, "100": 2048, "120": 1536}
+REGISTERS, REGISTER_UNIT, BLOCK = 65536, 8, 128
+# Of those threads, at least. Strided kernels hold addresses too; with two 16-byte loads per thread these are 48 KiB (32 KiB
+# with 64-bit addresses, of tensors from 2^31 elements on) in flight on the largest.
+OCCUPANCY = {"dense": 1.0, "strided, 32 bits": 0.75, "strided, 64 bits": 0.5}
+
+DTYPES = {"float": "float32", "double": "float64", "c10::Half": "float16", "c10::BFloat16": "bfloat16"}
+ORDERS = {"Dense": "dense", "Strided<unsigned int>": "strided, 32 bits", "Strided<unsigned long>": "strided, 64 bits"}
+KERNEL = re.compile(
+    r"leaky_relu_kernel<(?P<dtype>[\w:]+), \(leakyrelu_ext::cuda::Pass\)(?P<is_backward>[01]), "
+    r"leakyrelu_ext::cuda::(?P<input>[\w ]+(?:<[\w ]+>)?), leakyrelu_ext::cuda::(?P<output>[\w ]+(?:<[\w ]+>)?) ?>"
+)
+
+
+@dataclass(frozen=True, order=True)
+class Kernel:
+    order: str
+    what: str
+    dtype: str
+
+
+@dataclass
+class Code:
+    """Of one kernel for one architecture."""
+
+    registers: int = 0
+    local: int = 0  # bytes of stack and local memory
+    instructions: Counter[str] = field(default_factory=Counter)
+
+    def occupancy(self, arch: str) -> float:
+        per_thread = -(-self.registers // REGISTER_UNIT) * REGISTER_UNIT
+        threads = REGISTERS // per_thread // BLOCK * BLOCK
+        return min(1.0, threads / THREADS[arch])
+
+
+def find_cuobjdump() -> str:
+    """From the toolkit, or the copy that Triton's wheel ships."""
+    if found := shutil.which("cuobjdump"):
+        return found
+    if triton := importlib.util.find_spec("triton"):
+        for folder in triton.submodule_search_locations or ():
+            if (shipped := Path(folder) / "backends/nvidia/bin/cuobjdump").exists():
+                return str(shipped)
+    sys.exit("no cuobjdump: neither on PATH nor in a triton wheel")
+
+
+def cuobjdump(*options: str) -> str:
+    command = [find_cuobjdump(), *options, _C.__file__]
+    dumped = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(["c++filt"], check=True, input=dumped, capture_output=True, text=True).stdout
+
+
+def kernel_named(demangled: str) -> Kernel | None:
+    found = KERNEL.search(demangled)
+    if found is None:
+        return None
+    what = "backward" if found["is_backward"] == "1" else "forward"
+    inplace = " in place" if found["output"] != "Dense" else ""
+    return Kernel(ORDERS[found["input"].strip()], what + inplace, DTYPES[found["dtype"]])
+
+
+def compiled() -> dict[Kernel, dict[str, Code]]:
+    """What the library holds, by kernel and architecture."""
+    codes: dict[Kernel, dict[str, Code]] = {}
+    arch, kernel = "", None
+    for line in cuobjdump("--dump-resource-usage").splitlines():
+        if found := re.search(r"arch = sm_(\w+)", line):
+            arch = found[1]
+        elif found := re.search(r"Function (.+):", line):
+            kernel = kernel_named(found[1])
+        elif kernel and (found := re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", line)):
+            codes.setdefault(kernel, {})[arch] = Code(int(found[1]), int(found[2]) + int(found[3]))
+    for line in cuobjdump("--dump-sass").splitlines():
+        if found := re.search(r"arch = sm_(\w+)", line):
+            arch = found[1]
+        elif found := re.search(r"Function : (.+)", line):
+            kernel = kernel_named(found[1])
+        elif kernel and (found := re.search(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+ )?([A-Z][\w.]+)", line)):
+            codes[kernel][arch].instructions[found[1]] += 1
+    return codes
+
+
+def violations_of(code: Code, kernel: Kernel, arch: str) -> list[str]:
+    def count(pattern: str) -> int:
+        return sum(n for name, n in code.instructions.items() if re.match(pattern, name))
+
+    found = []
+    if not count(r"LDG\.E\S*\.128"):
+        found.append("no 128-bit global load")
+    if not count(r"STG\.E\S*\.128"):
+        found.append("no 128-bit global store")
+    if code.local or count(r"(LDL|STL)\b"):
+        found.append(f"{code.local} bytes of local memory, {count('(LDL|STL)')} accesses to it")
+    if code.occupancy(arch) < OCCUPANCY[kernel.order]:
+        found.append(f"{code.registers} registers: {code.occupancy(arch):.0%} of the threads")
+    return found
+
+
+def moved(kernel: Kernel) -> tuple[float, float, float, float]:
+    """Bytes per element loaded, stored and at least needed in all; sectors (32 bytes) asked for per sector needed."""
+    dtype = getattr(torch, kernel.dtype)
+    n = 16 * tile(dtype)
+    if kernel.order == "dense":
+        x = torch.randn(n).to(dtype)
+    elif kernel.order == "strided, 32 bits":  # rows with gaps
+        x = torch.randn(16, 2 * n // 16).to(dtype)[:, : n // 16]
+    else:  # two such, further than 2^31 elements apart
+        x = torch.empty(2**31 + n, dtype=dtype).as_strided((2, n // 2), (2**31, 1)).normal_()
+    if kernel.what == "backward":
+        ops.leaky_relu_backward(x, torch.zeros(n // 8, dtype=torch.uint8), 0.1, None)
+    elif kernel.what == "forward":
+        ops.leaky_relu_forward(x, 0.1)
+    else:
+        ops.leaky_relu_forward_(x, 0.1)
+    got = report()
+    asked = got.loads.request_sectors + got.stores.request_sectors
+    needed = got.loads.sectors + got.stores.sectors
+    return got.loads.bytes / n, got.stores.bytes / n, 2 * dtype.itemsize + 1 / 8, asked / needed
+
+
+def main() -> None:
+    torch.ops.load_library(sys.argv[1])
+    wanted = str(leakyrelu_ext.build_info()["cuda_archs"]).replace(".", "").removesuffix("+PTX").split(";")
+    codes = compiled()
+    violations = []
+    dtypes = len(DTYPES)
+    if len(codes) != dtypes * (2 + 3 + 3):  # forward and backward; strided also forward in place
+        violations.append(f"{len(codes)} kernels instead of {dtypes * 8}")
+    ptx = set(re.findall(r"\.sm_(\w+)\.ptx", cuobjdump("--list-ptx")))
+    if wanted[-1] not in ptx:
+        violations.append(f"no PTX for {wanted[-1]}, only for {ptx or 'none'}")
+
+    header = f"{'order':17} {'pass':17} {'dtype':9}" + "".join(f"{'sm_' + arch:>10}" for arch in wanted)
+    print("Registers, and the share of a multiprocessor's threads that they let be resident; bytes per element, counted")
+    print(header + f"{'loaded':>9}{'stored':>9}{'minimum':>9}{'sectors':>9}")
+    for kernel, by_arch in sorted(codes.items()):
+        line = f"{kernel.order:17} {kernel.what:17} {kernel.dtype:9}"
+        for arch in wanted:
+            code = by_arch.get(arch)
+            if code is None:
+                violations.append(f"{kernel}: no machine code for sm_{arch}")
+                line += f"{'MISSING':>10}"
+                continue
+            violations += [f"{kernel}, sm_{arch}: {what}" for what in violations_of(code, kernel, arch)]
+            line += f"{code.registers:5} {code.occupancy(arch):4.0%}"
+        loaded, stored, minimum, sectors = moved(kernel)
+        print(line + f"{loaded:9.3f}{stored:9.3f}{minimum:9.3f}{sectors:8.2f}x")
+        if loaded + stored != minimum:
+            violations.append(f"{kernel}: moves {loaded + stored} bytes per element, {minimum} would do")
+        if sectors != 1:
+            violations.append(f"{kernel}: asks {sectors:.2f} times for a sector")
+    print(f"PTX for compute_{', compute_'.join(sorted(ptx))}; 128-bit loads and stores in every kernel, no local memory")
+    if violations:
+        sys.exit("\n".join(["VIOLATIONS", *violations]))
+
+
+if __name__ == "__main__":
+    main()

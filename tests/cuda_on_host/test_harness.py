@@ -1,0 +1,80 @@
+# ruff: noqa: E501  # a fault is a line
+"""The harness itself: each of these faults, put into the CUDA sources, must turn its tests red."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from build import ROOT, build, build_emulator
+
+HERE = Path(__file__).parent
+
+# Name: file of csrc, what stands there, what comes instead, what the failure says.
+FAULTS = {
+    "one element too many": ("kernels.cuh", "if (whole || element(b, c) < count) {\n          chunks", "if (whole || element(b, c) <= count) {\n          chunks", "out of bounds"),
+    "no bounds of the stores": ("kernels.cuh", "if (whole || element(b, c) < count) {\n#pragma", "if (true) {\n#pragma", "out of bounds"),
+    "no bounds of the mask": ("kernels.cuh", "if (whole || byte * kMaskBits < count) {\n          mask", "if (true) {\n          mask", "out of bounds"),
+    "no bounds of the mask that is read": ("kernels.cuh", "&& (whole || byte * kMaskBits < count)", "", "out of bounds"),
+    "one block too few": ("launch.cuh", "(n + kTile<T> - 1) / kTile<T>", "(n + kTile<T> - 2) / kTile<T>", "bytes of input|invalid configuration"),
+    "bits in another order": ("kernels.cuh", "1u << (c * chunk + j)", "1u << (c * chunk + chunk - 1 - j)", "AssertionError"),
+    "bits not exchanged in the backward": ("kernels.cuh", "if (pass == Pass::kBackward) {\n        bits[b] = exchange_bits<team>(bits[b]);", "if (pass == Pass::kBackward) {", "elements differ"),
+    "one byte for all of a team": ("kernels.cuh", "lane % team * (kRow / team) + lane / team", "lane / team", "written twice"),
+    "shuffles in a part of the warp only": ("kernels.cuh", "  const int lane = threadIdx.x % kRow;", "  const int lane = threadIdx.x % kRow;\n  if (static_cast<int>(threadIdx.x) >= count) {\n    return;\n  }", "same shuffle"),
+    "16 bytes at any address": ("launch.cuh", "% kAccessBytes == 0", "% kAccessBytes < 16", "misaligned"),
+    "16 bytes across the ends of rows": ("launch.cuh", "result = result && dim.stride % kChunk<T> == 0;", "", "misaligned|out of bounds|written twice"),
+    "block numbers of 32 bits": ("kernels.cuh", "static_cast<int64_t>(blockIdx.x) * kTile<T>", "static_cast<int>(blockIdx.x * kTile<T>)", "out of bounds"),
+    "offsets of 32 bits": ("launch.cuh", "return fits_32_bits(order) ?", "return true ?", "out of bounds"),
+    "a divisor's multiplier too small": ("order.cuh", "/ divisor + 1);", "/ divisor);", "AssertionError|out of bounds"),
+    "strided results written densely": ("launch.cuh", "negative_slope, from, from, wide", "negative_slope, from, Dense{}, wide", "out of bounds"),
+    "chunks of half the width": ("kernels.cuh", "kChunk = kAccessBytes / sizeof(T)", "kChunk = kAccessBytes / 2 / sizeof(T)", "AssertionError"),
+    "threads that do not lie side by side": ("kernels.cuh", "(c * kRow + lane) * chunk", "(lane * team + c) * chunk", "AssertionError"),
+    "no guard for the device": ("leaky_relu.cu", "const c10::cuda::CUDAGuard guard(input.device());", "", "without a guard"),
+    "another stream": ("leaky_relu.cu", "c10::cuda::getCurrentCUDAStream()", "nullptr", "another stream"),
+}  # fmt: skip
+
+
+def faulty(folder: Path, file: str, text: str, instead: str) -> Path:
+    """A copy of csrc with the fault in it."""
+    csrc = folder / "csrc"
+    shutil.copytree(ROOT / "csrc", csrc)
+    source = csrc / "cuda" / file
+    before = source.read_text()
+    assert before.count(text) == 1, f"{file} has {before.count(text)} times {text!r}"
+    source.write_text(before.replace(text, instead))
+    return csrc
+
+
+def outcome(folder: Path, emulator: Path, file: str, text: str, instead: str) -> subprocess.CompletedProcess[str]:
+    library = folder / "libfaulty.so"
+    build(library, emulator, faulty(folder, file, text, instead))
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"--cuda-on-host={library}"]
+    tests = [str(HERE / name) for name in ("test_kernels.py", "test_traffic.py")]
+    return subprocess.run([*command, *tests], capture_output=True, text=True, cwd=HERE.parent)
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[subprocess.CompletedProcess[str]]]:
+    """Of all faults, at work on as many cores as there are."""
+    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    emulator = build_emulator(tmp_path_factory.mktemp("emulator") / "emulator.o")
+
+    def start(file: str, text: str, instead: str, _: str) -> Future[subprocess.CompletedProcess[str]]:
+        return pool.submit(outcome, tmp_path_factory.mktemp("fault"), emulator, file, text, instead)
+
+    return {name: start(*fault) for name, fault in FAULTS.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_turns_the_tests_red(name: str, outcomes: dict[str, Future[subprocess.CompletedProcess[str]]]) -> None:
+    done = outcomes[name].result()
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
+    assert re.search(FAULTS[name][3], done.stdout), done.stdout
