@@ -56,6 +56,8 @@ def decide_cuda() -> tuple[bool, str]:
     wish = os.environ.get("FORCE_CUDA", "")
     if wish == "0":
         return False, "FORCE_CUDA=0"
+    if torch.version.hip and wish:
+        return True, f"FORCE_CUDA={wish}, through hipify for ROCm {torch.version.hip}: untested"
     home = cuda_home()
     if torch.version.cuda is None:
         obstacle = f"torch {torch.__version__} is not a CUDA build"
@@ -100,13 +102,15 @@ def extension() -> cpp_extension.CppExtension:
         os.environ["MAX_JOBS"] = str(decide_jobs(with_cuda))
     say(f"parallel jobs: {os.environ['MAX_JOBS']}")
     if with_cuda:
-        archs = decide_archs()
-        os.environ["TORCH_CUDA_ARCH_LIST"] = archs
+        archs = f"ROCm {torch.version.hip}" if torch.version.hip else decide_archs()
         say(f"CUDA architectures: {archs}")
         sources += sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc/cuda").glob("*.cu"))
-        flags["nvcc"] = ["-O3", f"--threads={os.environ['MAX_JOBS']}"]  # one source, as many architectures
+        flags["nvcc"] = ["-O3"]
+        if not torch.version.hip:
+            os.environ["TORCH_CUDA_ARCH_LIST"] = archs
+            flags["nvcc"].append(f"--threads={os.environ['MAX_JOBS']}")  # one source, as many architectures
         defines += [
-            ("LEAKYRELU_EXT_WITH_CUDA", f'"{torch.version.cuda}"'),
+            ("LEAKYRELU_EXT_WITH_CUDA", f'"{torch.version.cuda or torch.version.hip}"'),
             ("LEAKYRELU_EXT_CUDA_ARCHS", f'"{archs}"'),
         ]
         kind = cpp_extension.CUDAExtension
