@@ -3,7 +3,18 @@
 from ._library import build_info, stats
 from ._version import __version__
 from .autograd import LeakyReLUFunction
+from .conversion import convert, revert
 from .functional import leaky_relu, leaky_relu_
 from .modules import LeakyReLU
 
-__all__ = ["LeakyReLU", "LeakyReLUFunction", "__version__", "build_info", "leaky_relu", "leaky_relu_", "stats"]
+__all__ = [
+    "LeakyReLU",
+    "LeakyReLUFunction",
+    "__version__",
+    "build_info",
+    "convert",
+    "leaky_relu",
+    "leaky_relu_",
+    "revert",
+    "stats",
+]

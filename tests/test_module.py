@@ -80,8 +80,10 @@ def test_public_names():
         "LeakyReLUFunction",
         "__version__",
         "build_info",
+        "convert",
         "leaky_relu",
         "leaky_relu_",
+        "revert",
         "stats",
     }
     for name in leakyrelu_ext.__all__:
