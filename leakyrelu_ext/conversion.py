@@ -29,21 +29,20 @@ _BUILTIN_CALLS: dict[object, Callable[..., torch.Tensor]] = {
 }
 
 
-def convert(
-    model: nn.Module, *, copy: bool = False, functional: bool = False, report: _Report | None = None
-) -> nn.Module:
+def convert(model: nn.Module, *, copy: bool = False, functional: bool = False, report: _Report | None = None) -> nn.Module:
     """Makes every :class:`torch.nn.LeakyReLU` in ``model`` a :class:`leakyrelu_ext.LeakyReLU`.
 
-    The modules stay the objects they are, of another class: slopes, ``inplace``, hooks, training flags, names, shared instances and
-    references from elsewhere are kept. Of other classes, subclasses of ``nn.LeakyReLU`` among them, none is touched. Converting
-    twice is converting once.
+    The modules stay the objects they are, of another class: slopes, ``inplace``, hooks, training flags, names, shared
+    instances and references from elsewhere are kept. Other classes, subclasses of ``nn.LeakyReLU`` among them, are left
+    alone. Converting twice is converting once.
 
     Args:
         model: any module tree, or a single ``nn.LeakyReLU``.
         copy: convert a deep copy and leave ``model`` as it is. Default: ``False``, in place.
-        functional: also replace calls of ``torch.nn.functional.leaky_relu``. For models that :func:`torch.fx.symbolic_trace`
-            can trace; if there are such calls, the result is the traced :class:`torch.fx.GraphModule`, which shares parameters
-            and submodules with ``model`` (its traced-through modules' hooks are not part of it).
+        functional: also replace calls of ``torch.nn.functional.leaky_relu``, in models that
+            :func:`torch.fx.symbolic_trace` can trace. If there are such calls, the result is the traced
+            :class:`torch.fx.GraphModule`, which shares parameters and submodules with ``model`` (hooks of modules that were
+            traced through are not part of it). Default: ``False``.
         report: called with one line per replacement (``print``, ``list.append``, …). Default: ``logging`` at INFO.
 
     Returns:
@@ -51,14 +50,12 @@ def convert(
 
     Raises:
         TypeError: ``model`` is not a module.
-        torch.fx.proxy.TraceError (and what ``model``'s code raises on proxies): ``functional`` and ``model`` cannot be traced.
+        torch.fx.proxy.TraceError: ``functional``, and ``model`` cannot be traced (its code may raise others on proxies).
     """
     return _replace(model, nn.LeakyReLU, LeakyReLU, _OUR_CALLS if functional else {}, copy, report)
 
 
-def revert(
-    model: nn.Module, *, copy: bool = False, functional: bool = False, report: _Report | None = None
-) -> nn.Module:
+def revert(model: nn.Module, *, copy: bool = False, functional: bool = False, report: _Report | None = None) -> nn.Module:
     """Undoes :func:`convert`: every :class:`leakyrelu_ext.LeakyReLU` becomes a :class:`torch.nn.LeakyReLU`.
 
     Arguments, result and errors are those of :func:`convert`.
@@ -86,14 +83,12 @@ def _replace(
     return _replace_calls(model, calls, report) if calls else model
 
 
-def _replace_calls(
-    model: nn.Module, calls: dict[object, Callable[..., torch.Tensor]], report: _Report
-) -> nn.Module:
+def _replace_calls(model: nn.Module, calls: dict[object, Callable[..., torch.Tensor]], report: _Report) -> nn.Module:
     traced = model if isinstance(model, fx.GraphModule) else fx.symbolic_trace(model)
     sites = [node for node in traced.graph.nodes if node.op == "call_function" and node.target in calls]
     for node in sites:
         target = calls[node.target]
-        report(f"{node.name}: call of {node.target.__module__}.{node.target.__name__} -> {target.__module__}.{target.__name__}")
+        report(f"call {node.name}: {node.target} -> {target.__module__}.{target.__name__}")
         node.target = target
     if not sites:
         return model

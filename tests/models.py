@@ -1,4 +1,4 @@
-"""Small but whole models of the kinds that are full of Leaky ReLU. ``activation``: the module; the GAT calls the function."""
+"""Small but whole models of kinds that are full of Leaky ReLU. ``activation``: the module; the GAT calls the function."""
 
 from __future__ import annotations
 
