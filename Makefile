@@ -12,7 +12,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 BUILD_INPUTS := setup.py pyproject.toml $(shell find csrc -type f)
 CPP_FILES := $(shell find csrc tests -name "*.cpp" -o -name "*.h" -o -name "*.cu" -o -name "*.cuh") $(wildcard .ci/*.cpp)
 
-.PHONY: bench test test-slow test-fallback lint format cuda-check gpu-check neon-check clean
+.PHONY: bench test test-slow test-fallback compatibility lint format cuda-check gpu-check neon-check clean
 
 bench: $(VENV)/.installed
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench ops
@@ -23,6 +23,11 @@ test: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/pytest -m slow
+
+# docs/compatibility.md, from the results.
+compatibility: $(VENV)/.installed
+	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/pytest --compatibility docs/compatibility.md tests/compatibility tests/test_interception.py \
+		tests/test_errors.py tests/test_derivatives.py tests/test_compile.py tests/test_conversion.py
 
 # The same suite as if the library had not been compiled.
 test-fallback: $(VENV)/.installed
@@ -57,17 +62,23 @@ cuda-check: $(CUDA_VENV)/.torch
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest --cuda-on-host $(CUDA_ON_HOST) tests/cuda_on_host
 	$(CUDA_BIN)/python .ci/check_cuda.py $(CUDA_ON_HOST)
 
-# On a machine with an NVIDIA GPU and nvcc: everything on that GPU.
+# On a machine with an NVIDIA GPU and nvcc: everything on that GPU. The tests run from a copy: beside the sources Python would
+# import those, in which nothing is compiled.
+GPU_TESTS := build/gpu
 gpu-check: $(CUDA_VENV)/.torch
 	$(CUDA_BIN)/python -c "import torch, sys; torch.cuda.is_available() or sys.exit('gpu-check: torch sees no NVIDIA GPU here')"
-	TORCH_CUDA_ARCH_LIST=$$($(CUDA_BIN)/python -c "import torch; print('%d.%d' % torch.cuda.get_device_capability())") \
-		FORCE_CUDA=1 $(CUDA_BIN)/pip install $(PIP_FLAGS) --no-build-isolation --force-reinstall --no-deps .
-	$(CUDA_BIN)/pip install $(PIP_FLAGS) --no-build-isolation '.[bench,test]'
-	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest --device cuda
-	if command -v compute-sanitizer; then for tool in memcheck racecheck initcheck; do \
-		PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 $(CUDA_BIN)/python -m pytest --device cuda \
-			-m "not slow" $(CORE_TESTS) -k "layout or misaligned or size or strided" || exit 1; done; fi
-	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/leakyrelu-bench ops --device cuda
+	FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST=$$($(CUDA_BIN)/python -c "import torch; print('%d.%d' % torch.cuda.get_device_capability())") \
+		$(CUDA_BIN)/pip install $(PIP_FLAGS) --no-build-isolation --force-reinstall --no-deps .
+	$(CUDA_BIN)/pip install $(PIP_FLAGS) numpy pillow 'rich>=13' scikit-learn
+	rm -rf $(GPU_TESTS)
+	mkdir -p $(GPU_TESTS)
+	cp -r tests pyproject.toml $(GPU_TESTS)
+	cd $(GPU_TESTS) && LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CURDIR)/$(CUDA_BIN)/pytest --device cuda
+	if command -v compute-sanitizer; then cd $(GPU_TESTS) && for tool in memcheck racecheck synccheck; do \
+		LEAKYRELU_EXT_REQUIRE_NATIVE=1 PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 \
+			$(CURDIR)/$(CUDA_BIN)/pytest --device cuda -m "not slow" $(CORE_TESTS) \
+			-k "layout or misaligned or size or strided" || exit 1; done; fi
+	cd $(GPU_TESTS) && LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CURDIR)/$(CUDA_BIN)/leakyrelu-bench ops --device cuda
 
 # Compiles the NEON loops for aarch64 and runs them, emulated, against the generic ones. Needs Debian's g++-aarch64-linux-gnu and
 # qemu-user.

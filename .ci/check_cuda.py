@@ -121,6 +121,8 @@ def violations_of(code: Code, kernel: Kernel, arch: str) -> list[str]:
         found.append("no 128-bit global store")
     if code.local or count(r"(LDL|STL)\b"):
         found.append(f"{code.local} bytes of local memory, {count('(LDL|STL)')} accesses to it")
+    if flushing := count(r"F(MUL|FMA|ADD|SETP)\S*\.FTZ"):
+        found.append(f"{flushing} instructions flush subnormals to zero")
     if code.occupancy(arch) < OCCUPANCY[kernel.order]:
         found.append(f"{code.registers} registers: {code.occupancy(arch):.0%} of the threads")
     return found
@@ -159,6 +161,10 @@ def main() -> None:
     ptx = set(re.findall(r"\.sm_(\w+)\.ptx", cuobjdump("--list-ptx")))
     if wanted[-1] not in ptx:
         violations.append(f"no PTX for {wanted[-1]}, only for {ptx or 'none'}")
+
+    bounds = Counter(re.findall(r"\.maxntid (\d+)", cuobjdump("--dump-ptx")))
+    if bounds != {str(BLOCK): len(codes)}:
+        violations.append(f"launch bounds of {dict(bounds)} threads instead of {BLOCK} in all {len(codes)} kernels")
 
     header = f"{'order':17} {'pass':17} {'dtype':9}" + "".join(f"{'sm_' + arch:>10}" for arch in wanted)
     print("Registers, and the share of a multiprocessor's threads that they let be resident; bytes per element, counted")

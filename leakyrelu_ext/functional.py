@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
@@ -34,13 +35,16 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
 
     Maas, Hannun, Ng: Rectifier Nonlinearities Improve Neural Network Acoustic Models, ICML 2013.
     """
-    if has_torch_function_unary(input):  # subclasses, FX proxies
-        return handle_torch_function(leaky_relu, (input,), input, negative_slope=negative_slope, inplace=inplace)
-    # Compiled, an opaque op would stop Inductor from fusing; the native library is for eager mode.
-    ops = _composite if torch.compiler.is_compiling() else _eager
-    if inplace:
-        return ops.leaky_relu_(input, negative_slope)  # type: ignore[no-any-return]
-    return ops.leaky_relu(input, negative_slope)  # type: ignore[no-any-return]
+    if torch.jit.is_scripting():  # TorchScript does not look into the else
+        return F.leaky_relu(input, negative_slope, inplace)
+    else:  # noqa: RET505
+        if has_torch_function_unary(input):  # subclasses, FX proxies
+            return handle_torch_function(leaky_relu, (input,), input, negative_slope=negative_slope, inplace=inplace)
+        # Compiled, an opaque op would stop Inductor from fusing; the native library is for eager mode.
+        ops = _composite if torch.compiler.is_compiling() else _eager
+        if inplace:
+            return ops.leaky_relu_(input, negative_slope)  # type: ignore[no-any-return]
+        return ops.leaky_relu(input, negative_slope)  # type: ignore[no-any-return]
 
 
 def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:

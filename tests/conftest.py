@@ -15,6 +15,7 @@ collect_ignore: list[str] = []
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--hide-native", action="store_true", help="run on the fallback, as if leakyrelu_ext._C were missing")
     parser.addoption("--device", type=torch.device, default="cpu", help="of all inputs: cpu, cuda or cuda:N")
+    parser.addoption("--compatibility", type=Path, metavar="PAGE", help="write docs/compatibility.md from the outcomes")
     parser.addoption(
         "--cuda-on-host",
         type=Path,
@@ -29,12 +30,17 @@ def pytest_configure(config: pytest.Config) -> None:
         if not torch.cuda.is_available():
             raise pytest.UsageError(f"--device {device}: torch {torch.__version__} sees no GPU here")
         cases.DEVICE = torch.device("cuda", device.index or 0)
+        torch.cuda.set_device(cases.DEVICE)
     if config.getoption("--hide-native"):
         sys.modules["leakyrelu_ext._C"] = None  # type: ignore[assignment]  # makes its import fail
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import leakyrelu_ext
         assert not leakyrelu_ext.build_info()["native"]
+    if page := config.getoption("--compatibility"):
+        from compatibility_page import CompatibilityPage
+
+        config.pluginmanager.register(CompatibilityPage(page))
     if library := config.getoption("--cuda-on-host"):
         import leakyrelu_ext
 

@@ -2,6 +2,7 @@
 
 import math
 
+import cases
 import pytest
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,7 @@ def assert_compiled_matches_the_builtin(function, slope, backend, dynamic):
         assert_same_bits(actual_grad, torch.where(x > 0, grad, grad * slope))
 
 
+@pytest.mark.feature("torch.compile", "functional and module, fullgraph, dynamic and static, any slope")
 @pytest.mark.parametrize("dynamic", [None, True])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("slope", [0.2, -0.5, math.nan])
@@ -59,6 +61,7 @@ def test_functional_and_module(function, slope, backend, dynamic):
     assert_compiled_matches_the_builtin(function, slope, backend, dynamic)
 
 
+@pytest.mark.feature("torch.compile", "our ops called directly: opaque, right, dynamic")
 @pytest.mark.native
 @pytest.mark.parametrize("dynamic", [None, True])
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -106,6 +109,7 @@ def test_the_op_in_place_on_a_strided_view(dynamic):
         assert_same_bits(torch.autograd.grad(actual, x, grad)[0], torch.autograd.grad(expected, x, grad)[0])
 
 
+@pytest.mark.feature("torch.compile", "the captured graph is the built-in's")
 def test_the_graph_is_the_builtins():
     def graph(module):
         counter = CompileCounterWithBackend("aot_eager")
@@ -128,7 +132,7 @@ def test_bfloat16_under_autocast():
     model, builtin = (nn.Sequential(nn.Linear(8, 8), activation(0.2)) for activation in (LeakyReLU, nn.LeakyReLU))
     builtin.load_state_dict(model.state_dict())
     x = randn(4, 8)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(cases.DEVICE.type, dtype=torch.bfloat16):
         actual, expected = (torch.compile(m, fullgraph=True)(x) for m in (model, builtin))
     assert actual.dtype == torch.bfloat16
     assert_same_bits(actual, expected)

@@ -24,6 +24,7 @@ def train(model, inputs):
     return output, torch.autograd.grad(output.square().sum(), parameters)
 
 
+@pytest.mark.feature("Existing models", "convert(): U-Net, discriminator, GAT")
 @pytest.mark.parametrize("functional", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_converted_models_compute_the_same_bits(name, functional):
@@ -49,6 +50,7 @@ def test_the_native_kernels_run_after_conversion_and_not_after_reversion():
     assert leakyrelu_ext.stats()["backward_calls"] == before + 3
 
 
+@pytest.mark.feature("Existing models", "convert() and revert() keep hooks, flags, names, identity")
 def test_everything_but_the_class_is_kept():
     model = nn.Sequential(nn.Linear(3, 3), nn.LeakyReLU(0.3, inplace=True), nn.Dropout())
     activation = model[1]
@@ -124,6 +126,7 @@ class Calls(nn.Module):
         return torch.ops.aten.leaky_relu.default(x - 0.5, 0.4)
 
 
+@pytest.mark.feature("Existing models", "convert(functional=True): every spelling of the call")
 def test_every_spelling_of_the_call():
     model, changes, x = Calls(), [], randn(20)
     converted = convert(model, functional=True, report=changes.append)

@@ -67,6 +67,7 @@ def test_gradients_that_another_stream_still_reads_are_not_overwritten() -> None
             return grad
 
     before = stats()["backward_into_grad_output"]
+    (leaky_relu(x * 1, 0.1) * 2).sum().backward()  # on the CPU, this one is
     (ReadsLate.apply(leaky_relu(x * 1, 0.1)) * 2).sum().backward()
     torch.cuda.synchronize()
     assert stats()["backward_into_grad_output"] == before
@@ -149,7 +150,7 @@ def test_more_than_2_31_elements(offset: int) -> None:
 @pytest.mark.slow
 def test_strided_beyond_2_31() -> None:
     n = 2**31 + 5000
-    needs_memory(4 * 2 * n)
+    needs_memory(5 * 2 * n)
     x = torch.empty(2 * n, dtype=torch.float16).normal_()[::2]
     expected = F.leaky_relu(x, 0.1)
     assert torch.equal(leaky_relu(x, 0.1), expected)

@@ -37,6 +37,7 @@ LEAVES = {
 }
 
 
+@pytest.mark.feature("torch.func and derivatives", "first derivative: backward, forward mode, batched")
 @every_function
 @every_slope
 @pytest.mark.parametrize("leaf", LEAVES.values(), ids=LEAVES)
@@ -44,6 +45,7 @@ def test_first_derivative(leaf, slope, function):
     assert gradcheck(lambda x: function(x, slope), leaf(), check_forward_ad=True, check_batched_grad=True)
 
 
+@pytest.mark.feature("torch.func and derivatives", "second derivative: also forward over reverse")
 @every_function
 @every_slope
 @pytest.mark.parametrize("leaf", LEAVES.values(), ids=LEAVES)
@@ -51,6 +53,7 @@ def test_second_derivative(leaf, slope, function):
     assert gradgradcheck(lambda x: function(x, slope), leaf(), check_fwd_over_rev=True, check_batched_grad=True)
 
 
+@pytest.mark.feature("torch.func and derivatives", "third derivative")
 @every_function
 def test_third_derivative(function):
     x = double(20)
@@ -65,6 +68,7 @@ def test_third_derivative(function):
     assert derivatives(function).abs().max() > 1
 
 
+@pytest.mark.feature("torch.func and derivatives", "forward-mode AD")
 @every_function
 @every_slope
 def test_forward_mode(slope, function):
@@ -75,6 +79,7 @@ def test_forward_mode(slope, function):
     assert torch.equal(actual, torch.where(x > 0, tangent, tangent * slope))
 
 
+@pytest.mark.feature("torch.func and derivatives", "vmap, grad, jvp, vjp, jacrev, jacfwd, hessian, and nested")
 @every_function
 @every_slope
 def test_transforms_match_the_builtin(slope, function):
@@ -110,6 +115,7 @@ def test_the_native_path_comes_back_after_a_transform():
     assert leaky_relu(x).grad_fn.name() == "LeakyReLUBackward"
 
 
+@pytest.mark.feature("torch.func and derivatives", "is_grads_batched")
 @pytest.mark.native
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_batched_gradients_of_one_graph(layout):
@@ -121,12 +127,14 @@ def test_batched_gradients_of_one_graph(layout):
     assert torch.equal(actual, torch.where(x > 0, grads, grads * 0.1))
 
 
+@pytest.mark.feature("torch.func and derivatives", "in place under vmap")
 def test_in_place_under_vmap():
     x = randn(4, 6)
     actual = vmap(lambda t: leaky_relu(t.clone(), -0.5, inplace=True))(x)
     assert torch.equal(actual, F.leaky_relu(x, -0.5))
 
 
+@pytest.mark.feature("torch.func and derivatives", "functionalize")
 @pytest.mark.native  # the fallback copies back with copy_, which has no derivative under functionalize
 @pytest.mark.parametrize("slope", [0.5, -0.5, math.nan])
 def test_functionalize_in_place(slope):
@@ -147,6 +155,7 @@ def test_any_slope_in_place_under_grad(slope):
     torch.testing.assert_close(actual, torch.where(x > 0, 1.0, slope), equal_nan=True)
 
 
+@pytest.mark.feature("torch.func and derivatives", "stack_module_state, ensembles")
 def test_modules_of_an_ensemble():
     models = [torch.nn.Sequential(torch.nn.Linear(3, 3), LeakyReLU(0.1)) for _ in range(4)]
     parameters, buffers = torch.func.stack_module_state(models)

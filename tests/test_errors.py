@@ -82,6 +82,7 @@ def test_large_slopes_in_float64():
     assert torch.equal(leaky_relu(x, 1e300), F.leaky_relu(x, 1e300))
 
 
+@pytest.mark.feature("Subclasses, modes and other tensors", "sparse, CSR and strided nested tensors: the same errors")
 @every_call
 @pytest.mark.parametrize("layout", ["sparse", "csr", "nested"])
 @pytest.mark.filterwarnings("ignore")
@@ -96,7 +97,9 @@ def test_other_layouts(layout, call):
     assert "argument 'input'" in str(error) or not NATIVE
 
 
+@pytest.mark.feature("Subclasses, modes and other tensors", "quantized tensors")
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.cpu_only  # there is no quantized leaky_relu for CUDA
 def test_quantized_tensors_as_the_builtin():
     x = torch.quantize_per_tensor(randn(10), 0.1, 0, torch.qint8)
     assert torch.equal(leaky_relu(x, 0.1).int_repr(), F.leaky_relu(x, 0.1).int_repr())

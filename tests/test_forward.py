@@ -137,6 +137,7 @@ def test_lazily_negated_and_conjugated_views():
 
 
 @pytest.mark.slow
+@pytest.mark.cpu_only
 def test_more_than_2_to_31_elements():
     size = 2**31 + 2**16 + 5
     memory = {line.split(":")[0]: int(line.split()[1]) for line in open("/proc/meminfo")}  # noqa: SIM115

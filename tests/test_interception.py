@@ -43,6 +43,7 @@ class Wrapped(torch.Tensor):
         return cls(result) if isinstance(result, torch.Tensor) and op is torch.ops.aten.leaky_relu.default else args[0]
 
 
+@pytest.mark.feature("Subclasses, modes and other tensors", "__torch_function__ subclasses, parameters")
 def test_torch_function_subclasses():
     Logged.seen.clear()
     y = leaky_relu(randn(10).as_subclass(Logged), 0.1)
@@ -53,6 +54,7 @@ def test_torch_function_subclasses():
     assert type(leaky_relu(parameter)) is torch.Tensor
 
 
+@pytest.mark.feature("Subclasses, modes and other tensors", "__torch_dispatch__ subclasses")
 def test_torch_dispatch_subclasses():
     assert_same_bits(leaky_relu(Wrapped(randn(10)), 0.1).inner, F.leaky_relu(randn(10), 0.1))
     wrapped = Wrapped(randn(10))
@@ -60,6 +62,7 @@ def test_torch_dispatch_subclasses():
     assert_same_bits(wrapped.inner, F.leaky_relu(randn(10), 0.1))
 
 
+@pytest.mark.feature("Subclasses, modes and other tensors", "TorchFunctionMode")
 def test_torch_function_modes():
     class Mode(TorchFunctionMode):
         def __torch_function__(self, function, types, args=(), kwargs=None):
@@ -72,6 +75,7 @@ def test_torch_function_modes():
     assert leaky_relu in seen
 
 
+@pytest.mark.feature("Subclasses, modes and other tensors", "TorchDispatchMode")
 def test_torch_dispatch_modes():
     class Mode(TorchDispatchMode):
         def __torch_dispatch__(self, op, types, args=(), kwargs=None):
@@ -86,6 +90,7 @@ def test_torch_dispatch_modes():
     assert_same_bits(y, F.leaky_relu(x, 0.1))
 
 
+@pytest.mark.feature("Subclasses, modes and other tensors", "torch.set_default_device")
 def test_default_device():
     torch.set_default_device("meta")
     try:
@@ -129,6 +134,7 @@ def test_make_fx_keeps_a_slope_that_depends_on_data():
     assert_same_bits(graph(randn(5), torch.tensor(0.25)), F.leaky_relu(randn(5), 0.25))
 
 
+@pytest.mark.feature("Subclasses, modes and other tensors", "__torch_dispatch__ subclasses as gradients")
 def test_gradients_of_a_dispatch_subclass():
     x = randn(10).requires_grad_()
     (grad,) = torch.autograd.grad(leaky_relu(x, 0.1), x, TwoTensor(torch.ones(10), torch.full((10,), 2.0)))
@@ -136,12 +142,14 @@ def test_gradients_of_a_dispatch_subclass():
     assert torch.equal(grad.b, 2 * grad.a)
 
 
+@pytest.mark.feature("Subclasses, modes and other tensors", "jagged nested tensors")
 def test_jagged_nested_tensors():
     x = torch.nested.nested_tensor([randn(2), randn(3, seed=1)], layout=torch.jagged)
     assert_same_bits(leaky_relu(x, 0.1).values(), F.leaky_relu(x.values(), 0.1))
     assert_same_bits(leaky_relu_(x, 0.1).values(), x.values())
 
 
+@pytest.mark.feature("Subclasses, modes and other tensors", "FakeTensorMode")
 def test_fake_tensors():
     with torch._subclasses.FakeTensorMode():
         x = torch.empty(2, 3, 4, 5).to(memory_format=torch.channels_last)

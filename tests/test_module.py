@@ -5,6 +5,7 @@ import inspect
 import io
 import pickle
 
+import cases
 import pytest
 import torch
 import torch.nn.functional as F
@@ -68,7 +69,7 @@ def test_loads_the_state_of_a_model_with_the_builtin():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_as_the_builtin(dtype):
     linear, x = nn.Linear(8, 8), randn(4, 8)
-    with torch.autocast("cpu", dtype=dtype):
+    with torch.autocast(cases.DEVICE.type, dtype=dtype):
         actual, expected = LeakyReLU()(linear(x)), nn.LeakyReLU()(linear(x))
     assert actual.dtype == expected.dtype == dtype
     assert_same_bits(actual, expected)
@@ -90,7 +91,9 @@ def test_public_names():
         assert hasattr(leakyrelu_ext, name)
 
 
-def test_training_a_model_gives_the_builtins_weights():
+def test_training_a_model_gives_the_builtins_weights(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+
     def train(activation):
         torch.manual_seed(0)
         model = nn.Sequential(

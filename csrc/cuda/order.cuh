@@ -13,8 +13,8 @@ struct Dense {
   }
 };
 
-/// Division of numbers below 2^31 by multiplication (Granlund, Montgomery: Division by Invariant Integers using Multiplication,
-/// PLDI 1994, figure 4.1): a GPU has no instruction for it.
+/// Division by multiplication (Granlund, Montgomery: Division by Invariant Integers using Multiplication, PLDI 1994, figure 4.1): a
+/// GPU has no instruction for it. For numbers below 2^31: then high + number stays below 2^32.
 class Divisor {
  public:
   Divisor() = default;

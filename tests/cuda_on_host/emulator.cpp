@@ -61,14 +61,16 @@ struct Request {
 };
 
 struct Call {
-  std::vector<Region> regions;
-  std::unordered_map<uintptr_t, Page> pages;
-  Report report;
+  std::function<std::vector<Region>()> make_regions;
+  std::vector<Region> regions{};
+  std::unordered_map<uintptr_t, Page> pages{};
+  Report report{};
 };
 
 std::vector<int64_t> only_blocks;
 unsigned warp_size = 32;
 int current_device = -1;
+bool next_launch_fails = false;
 
 std::unique_ptr<Call> call;
 std::vector<Fiber> fibers;
@@ -137,7 +139,8 @@ void check_access(uintptr_t address, size_t bytes, bool store, const void* site)
   if (!call || std::none_of(call->regions.begin(), call->regions.end(), inside)) {
     report_violation(describe(address, bytes, store) + " is out of bounds");
   }
-  if (address % bytes != 0) {
+  const bool of_one_instruction = bytes <= 16 && (bytes & (bytes - 1)) == 0;
+  if (of_one_instruction && address % bytes != 0) {
     report_violation(describe(address, bytes, store) + " is misaligned");
   }
   const int64_t me = number_in_grid(*running) + 1;
@@ -285,9 +288,9 @@ void count_distinct(Report& report) {
 
 } // namespace
 
-void begin_call(std::vector<Region> regions) {
+void begin_call(std::function<std::vector<Region>()> regions) {
   call = std::make_unique<Call>();
-  call->regions = std::move(regions);
+  call->make_regions = std::move(regions);
 }
 
 Report end_call() {
@@ -314,6 +317,10 @@ void abandon_call() {
   requests.clear();
 }
 
+void fail_next_launch() {
+  next_launch_fails = true;
+}
+
 void set_only_blocks(std::vector<int64_t> blocks) {
   only_blocks = std::move(blocks);
 }
@@ -335,13 +342,17 @@ void* current_stream() {
   return &stream;
 }
 
-void run_grid(Dim3 grid, Dim3 block, size_t shared_bytes, void* stream, const std::function<void()>& kernel) {
+bool run_grid(Dim3 grid, Dim3 block, size_t shared_bytes, void* stream, const std::function<void()>& kernel) {
   const auto require = [](bool condition, const char* what) {
     if (!condition) {
       throw std::runtime_error(std::string("CUDA on host: ") + what);
     }
   };
   require(call != nullptr, "a launch outside of an op");
+  if (std::exchange(next_launch_fails, false)) {
+    return false;
+  }
+  call->regions = call->make_regions();
   require(current_device >= 0, "a launch without a guard for the tensor's device");
   require(stream == current_stream(), "a launch on another stream than the current one");
   require(grid.x >= 1 && grid.x <= 2147483647u && grid.y == 1 && grid.z == 1, "invalid configuration: grid");
@@ -362,6 +373,7 @@ void run_grid(Dim3 grid, Dim3 block, size_t shared_bytes, void* stream, const st
   }
   call->report.blocks += blocks;
   call->report.threads += blocks * block.x;
+  return true;
 }
 
 Dim3 thread_index() {

@@ -2,7 +2,8 @@
 // Runs CUDA kernels on the host: every thread of every block, each as a fiber, with every access to memory checked and counted.
 //
 // The kernels' sources are compiled as C++ (shim/cuda_runtime.h says what the CUDA words mean) with GCC's
-// -fsanitize=kernel-address, which calls a function before each access; emulator.cpp defines these functions.
+// -fsanitize=kernel-address, which calls a function before each access; emulator.cpp defines these functions. The width of an
+// access is that of its C++ type: whether nvcc makes one instruction of it is for .ci/check_cuda.py.
 
 #include <cstddef>
 #include <cstdint>
@@ -47,11 +48,14 @@ struct Report {
   int64_t threads = 0;
 };
 
-/// Between begin_call and end_call kernels may use `regions`. end_call raises std::runtime_error unless every element of every
-/// writable one was written and of every readable one read (not asked for while only some blocks run).
-void begin_call(std::vector<Region> regions);
+/// Between begin_call and end_call kernels may use what `regions` gives at the launch. end_call raises std::runtime_error unless every
+/// element of every writable one was written and of every readable one read (not asked for while only some blocks run).
+void begin_call(std::function<std::vector<Region>()> regions);
 Report end_call();
 void abandon_call();
+
+/// The next launch fails, as CUDA's do for want of resources.
+void fail_next_launch();
 
 /// Runs only these blocks of the next launches; none given: all.
 void set_only_blocks(std::vector<int64_t> blocks);
@@ -66,7 +70,8 @@ void* current_stream();
 
 /// Raises std::runtime_error on the first violation: an access outside the regions, a misaligned one, a byte written twice, a byte
 /// written by one thread and read by another, threads of a warp that shuffle apart from each other.
-void run_grid(Dim3 grid, Dim3 block, size_t shared_bytes, void* stream, const std::function<void()>& kernel);
+/// False if the launch fails.
+bool run_grid(Dim3 grid, Dim3 block, size_t shared_bytes, void* stream, const std::function<void()>& kernel);
 
 Dim3 thread_index();
 Dim3 block_index();

@@ -22,12 +22,8 @@ cuda_on_host::Region region(const char* name, const at::Tensor& tensor, bool rea
     extent += tensor.stride(d) * (tensor.size(d) - 1);
   }
   cuda_on_host::Region result{
-      name,
-      reinterpret_cast<uintptr_t>(writable ? tensor.mutable_data_ptr() : tensor.const_data_ptr()),
-      static_cast<size_t>(extent * itemsize),
-      readable,
-      writable,
-      static_cast<size_t>(tensor.numel() * itemsize)};
+      name,     reinterpret_cast<uintptr_t>(tensor.const_data_ptr()), static_cast<size_t>(extent * itemsize), readable,
+      writable, static_cast<size_t>(tensor.numel() * itemsize)};
   if (!tensor.is_non_overlapping_and_dense() && std::max(extent, tensor.numel()) <= kLargestDetailed) {
     result.is_element.resize(result.bytes);
     std::vector<int64_t> offsets{0};
@@ -51,17 +47,19 @@ template <typename Run>
 void checked(
     const at::Tensor& input, const at::Tensor& output, const at::Tensor* mask, bool mask_is_input, const Run& run) {
   const std::lock_guard lock(one_call_at_a_time);
-  std::vector<cuda_on_host::Region> regions;
-  if (input.is_same(output)) {
-    regions.push_back(region("input and output", input, true, true));
-  } else {
-    regions.push_back(region("input", input, true, false));
-    regions.push_back(region("output", output, false, true));
-  }
-  if (mask != nullptr) {
-    regions.push_back(region("mask", *mask, mask_is_input, !mask_is_input));
-  }
-  cuda_on_host::begin_call(std::move(regions));
+  cuda_on_host::begin_call([&] { // at the launch: until then copy-on-write tensors may move
+    std::vector<cuda_on_host::Region> regions;
+    if (input.is_same(output)) {
+      regions.push_back(region("input and output", input, true, true));
+    } else {
+      regions.push_back(region("input", input, true, false));
+      regions.push_back(region("output", output, false, true));
+    }
+    if (mask != nullptr) {
+      regions.push_back(region("mask", *mask, mask_is_input, !mask_is_input));
+    }
+    return regions;
+  });
   try {
     run();
     last_report = cuda_on_host::end_call();
@@ -121,6 +119,7 @@ TORCH_LIBRARY(cuda_on_host, m) {
   });
   m.def(
       "warp_size(int threads) -> ()", [](int64_t threads) { cuda_on_host::set_warp_size(static_cast<int>(threads)); });
+  m.def("fail_next_launch() -> ()", [] { cuda_on_host::fail_next_launch(); });
   m.def("report() -> int[]", report);
 }
 

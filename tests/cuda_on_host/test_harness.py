@@ -31,12 +31,16 @@ FAULTS = {
     "16 bytes at any address": ("launch.cuh", "% kAccessBytes == 0", "% kAccessBytes < 16", "misaligned"),
     "16 bytes across the ends of rows": ("launch.cuh", "result = result && dim.stride % kChunk<T> == 0;", "", "misaligned|out of bounds|written twice"),
     "block numbers of 32 bits": ("kernels.cuh", "static_cast<int64_t>(blockIdx.x) * kTile<T>", "static_cast<int>(blockIdx.x * kTile<T>)", "out of bounds"),
-    "offsets of 32 bits": ("launch.cuh", "return fits_32_bits(order) ?", "return true ?", "out of bounds"),
+    "offsets of 32 bits": ("launch.cuh", "return fits_32_bits(order) ?", "return true ?", "bytes of input"),
     "a divisor's multiplier too small": ("order.cuh", "/ divisor + 1);", "/ divisor);", "AssertionError|out of bounds"),
     "strided results written densely": ("launch.cuh", "negative_slope, from, from, wide", "negative_slope, from, Dense{}, wide", "out of bounds"),
-    "chunks of half the width": ("kernels.cuh", "kChunk = kAccessBytes / sizeof(T)", "kChunk = kAccessBytes / 2 / sizeof(T)", "AssertionError"),
     "threads that do not lie side by side": ("kernels.cuh", "(c * kRow + lane) * chunk", "(lane * team + c) * chunk", "AssertionError"),
     "no guard for the device": ("leaky_relu.cu", "const c10::cuda::CUDAGuard guard(input.device());", "", "without a guard"),
+    "a guard for another device": ("leaky_relu.cu", "CUDAGuard guard(input.device())", "CUDAGuard guard(c10::Device(at::kCUDA, 0))", "without a guard"),
+    "errors unheeded": ("leaky_relu.cu", "C10_CUDA_CHECK(run(memory, slope_as<T>(negative_slope), c10::cuda::getCurrentCUDAStream()))", "(void)run(memory, slope_as<T>(negative_slope), c10::cuda::getCurrentCUDAStream())", "DID NOT RAISE|bytes of"),
+    "numbers of 32 bits": ("order.cuh", "auto rest = static_cast<Index>(number)", "Index rest = static_cast<uint32_t>(number)", "elements differ"),
+    "a mask's index of 32 bits": ("kernels.cuh", "mask[begin / kMaskBits + byte] = ", "mask[static_cast<int>(begin / kMaskBits) + byte] = ", "out of bounds"),
+    "what is written looked up late": ("leaky_relu.cu", "  T* const out = output.mutable_data_ptr<T>();\n  const cuda::Memory<T> memory{\n      input.const_data_ptr<T>(), out,", "  const T* const in = input.const_data_ptr<T>();\n  const cuda::Memory<T> memory{\n      in, output.mutable_data_ptr<T>(),", "out of bounds"),
     "another stream": ("leaky_relu.cu", "c10::cuda::getCurrentCUDAStream()", "nullptr", "another stream"),
 }  # fmt: skip
 

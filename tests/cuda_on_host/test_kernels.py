@@ -29,7 +29,7 @@ def check(x: Tensor, grad: Tensor, slope: float = SLOPE) -> None:
     expected = F.leaky_relu(x, slope)
     output, mask = ops.leaky_relu_forward(x, slope)
     assert_same_bits(output, expected)
-    assert output.stride() == expected.stride()
+    assert output.stride() == torch.empty_like(x).stride()
     dense = torch.empty_like(x).copy_(x)
     in_memory_order = dense.as_strided((dense.numel(),), (1,))
     assert torch.equal(mask, packed(in_memory_order > 0))
@@ -114,35 +114,43 @@ def test_whatever_the_warp_size(dtype: torch.dtype) -> None:
             check(misaligned(x, offset), grad)
 
 
-def near(*positions: int, n: int) -> list[slice]:
-    """What the blocks at these numbers cover, of float16."""
+def near(*blocks: int, n: int) -> list[slice]:
+    """What these blocks cover, of n elements of float16."""
     whole = tile(torch.float16)
-    return [slice(p * whole, min((p + 1) * whole, n)) for p in positions]
+    return [slice(block * whole, min((block + 1) * whole, n)) for block in blocks]
+
+
+def unbacked(n: int) -> Tensor:
+    """n float16 elements that take memory only where they are written."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+    return torch.frombuffer(mmap.mmap(-1, 2 * n, flags=flags), dtype=torch.float16)
 
 
 @pytest.mark.parametrize("offset", [0, 1], ids=["aligned", "misaligned"])
-def test_elements_beyond_2_31(offset: int) -> None:
-    n = 2**31 + 3 * tile(torch.float16) + 5
-    boundary = 2**31 // tile(torch.float16)
-    x = torch.empty(n + offset, dtype=torch.float16)[offset:]  # takes no memory where nothing is written
+@pytest.mark.parametrize("power", [31, 32, 34])  # 2^34 elements have 2^31 mask bytes
+def test_many_elements(power: int, offset: int) -> None:
+    n = 2**power + 3 * tile(torch.float16) + 5
+    boundary = 2**power // tile(torch.float16)
+    x = unbacked(n + offset)[offset:]
     places = near(0, boundary - 1, boundary, boundary + 3, n=n)
     for seed, place in enumerate(places):
         x[place] = randn(place.stop - place.start, dtype=torch.float16, seed=seed)
     before = [x[place].clone() for place in places]
     with only_blocks(0, boundary - 1, boundary, -1):
         mask = ops.leaky_relu_forward_(x, SLOPE)
-        grad_input = ops.leaky_relu_backward(x, mask, 0.5, None)
-    for place, values in zip(places, before, strict=True):
-        assert_same_bits(x[place], F.leaky_relu(values, SLOPE))
-        assert torch.equal(mask[place.start // 8 : -(-place.stop // 8)], packed(values > 0))
-        assert_same_bits(grad_input[place], builtin_backward(x[place], values, 0.5))
+        for place, values in zip(places, before, strict=True):
+            assert_same_bits(x[place], F.leaky_relu(values, SLOPE))
+            assert torch.equal(mask[place.start // 8 : -(-place.stop // 8)], packed(values > 0))
+        forward = [x[place].clone() for place in places]
+        ops.leaky_relu_backward_(x, mask, 0.5)
+    for place, values, grad in zip(places, before, forward, strict=True):
+        assert_same_bits(x[place], builtin_backward(grad, values, 0.5))
 
 
 @pytest.mark.parametrize("stride", [2**31, 2**31 + 1], ids=["of 16-byte chunks", "odd"])
 def test_offsets_beyond_2_32(stride: int) -> None:
     rows, columns = 3, 11 * 8
-    memory = mmap.mmap(-1, 2 * rows * stride, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
-    x = torch.frombuffer(memory, dtype=torch.float16).as_strided((rows, columns), (stride, 1))
+    x = unbacked(rows * stride).as_strided((rows, columns), (stride, 1))
     x.copy_(randn(rows, columns, dtype=torch.float16))
     check(x, randn(rows, columns, dtype=torch.float16, seed=1))
     expected = F.leaky_relu(x, SLOPE)
@@ -150,15 +158,32 @@ def test_offsets_beyond_2_32(stride: int) -> None:
     assert_same_bits(x, expected)
 
 
-@pytest.mark.parametrize("rows", [46340, 46341, 46342], ids=["below 2^31", "just above", "above"])
-def test_strided_numbers_around_2_31(rows: int) -> None:
-    row = randn(46341, dtype=torch.float16)
-    n = rows * 46341
+@pytest.mark.parametrize("rows", [32736, 32737, 32769, 65473], ids=["below 2^31", "just above", "above", "above 2^32"])
+def test_many_strided_elements(rows: int) -> None:
+    row = randn(65600, dtype=torch.float16)
+    n = rows * 65600
     last = (n - 1) // tile(torch.float16)
     with only_blocks(0, 1, last // 2, last - 1, last):
-        output = ops.leaky_relu(row.expand(rows, 46341), SLOPE).view(-1)
+        output = ops.leaky_relu(row.expand(rows, 65600), SLOPE).view(-1)
     for place in near(0, 1, last // 2, last - 1, last, n=n):
-        assert_same_bits(output[place], F.leaky_relu(row[torch.arange(place.start, place.stop) % 46341], SLOPE))
+        assert_same_bits(output[place], F.leaky_relu(row[torch.arange(place.start, place.stop) % 65600], SLOPE))
+
+
+def test_a_launch_that_fails_is_an_error() -> None:
+    torch.ops.cuda_on_host.fail_next_launch()
+    with pytest.raises(RuntimeError, match="CUDA error: too many resources"):
+        ops.leaky_relu(randn(5), SLOPE)
+    check(randn(5), randn(5, seed=1))
+
+
+@pytest.mark.parametrize("strided", [False, True])
+def test_copy_on_write_tensors_are_not_written_through(strided: bool) -> None:
+    x = randn(16, 16)
+    copy = torch._lazy_clone(x)
+    expected = F.leaky_relu(x, SLOPE)
+    ops.leaky_relu_(copy[:, ::2] if strided else copy, SLOPE)
+    assert_same_bits(copy[:, ::2], expected[:, ::2])
+    assert_same_bits(x, randn(16, 16))
 
 
 def test_many_dimensions() -> None:

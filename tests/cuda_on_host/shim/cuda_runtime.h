@@ -23,17 +23,16 @@
 using dim3 = cuda_on_host::Dim3;
 using cudaStream_t = void*;
 
-enum cudaError_t { cudaSuccess, cudaErrorInvalidValue };
+enum cudaError_t { cudaSuccess, cudaErrorLaunchOutOfResources };
 
 template <typename... Parameters>
 cudaError_t cudaLaunchKernel(
     void (*kernel)(Parameters...), dim3 grid, dim3 block, void** arguments, size_t shared_bytes, cudaStream_t stream) {
-  [&]<size_t... i>(std::index_sequence<i...>) {
-    cuda_on_host::run_grid(
-        grid, block, shared_bytes, stream,
-        [&]() __attribute__((no_sanitize_address)) { // the kernel's arguments are nobody's tensors
-          kernel(*static_cast<std::remove_const_t<Parameters>*>(arguments[i])...);
-        });
+  const bool done = [&]<size_t... i>(std::index_sequence<i...>) {
+    // The kernel's arguments are nobody's tensors: not checked.
+    return cuda_on_host::run_grid(grid, block, shared_bytes, stream, [&]() __attribute__((no_sanitize_address)) {
+      kernel(*static_cast<std::remove_const_t<Parameters>*>(arguments[i])...);
+    });
   }(std::index_sequence_for<Parameters...>());
-  return cudaSuccess;
+  return done ? cudaSuccess : cudaErrorLaunchOutOfResources;
 }

@@ -5,7 +5,8 @@
 
 namespace at::detail {
 
-inline at::Tensor empty_strided_cuda(IntArrayRef sizes, IntArrayRef strides, ScalarType dtype, Device) {
+inline at::Tensor empty_strided_cuda(IntArrayRef sizes, IntArrayRef strides, ScalarType dtype, Device device) {
+  TORCH_CHECK(device.is_cpu(), "CUDA on host: an output on another device than the input's");
   return empty_strided_cpu(sizes, strides, dtype);
 }
 

@@ -2,4 +2,4 @@
 
 #include <c10/util/Exception.h>
 
-#define C10_CUDA_CHECK(call) TORCH_CHECK((call) == cudaSuccess, "CUDA error: invalid argument")
+#define C10_CUDA_CHECK(call) TORCH_CHECK((call) == cudaSuccess, "CUDA error: too many resources requested for launch")

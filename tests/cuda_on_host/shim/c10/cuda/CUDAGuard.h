@@ -6,8 +6,9 @@ namespace c10::cuda {
 
 class CUDAGuard {
  public:
-  explicit CUDAGuard(Device) : before_(cuda_on_host::device()) {
-    cuda_on_host::set_device(0);
+  /// The tensors under test are on the CPU: any other device is a wrong one.
+  explicit CUDAGuard(Device device) : before_(cuda_on_host::device()) {
+    cuda_on_host::set_device(device.is_cpu() ? 0 : -1);
   }
 
   CUDAGuard(const CUDAGuard&) = delete;

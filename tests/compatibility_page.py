@@ -1,0 +1,75 @@
+"""Writes docs/compatibility.md from the outcomes of the tests that carry a ``feature`` mark."""
+
+from __future__ import annotations
+
+import platform
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+
+import leakyrelu_ext
+
+HEAD = f"""# Compatibility
+
+Written by `make compatibility` from the results of the tests it names; torch {torch.__version__}, leakyrelu_ext
+{leakyrelu_ext.__version__}, Python {platform.python_version()}, CPU. Most tests run twice, once on PyTorch's Leaky ReLU
+and once on ours; where the second column says *reference*, ours is compared with it within the test. Numbers are of
+test cases.
+
+"""
+
+
+@dataclass
+class Row:
+    """Outcomes by side ("" for tests without sides): passed, or why not."""
+
+    outcomes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    tests: set[str] = field(default_factory=set)
+
+    def cell(self, side: str) -> str:
+        outcomes = self.outcomes.get(side)
+        if outcomes is None:
+            return "*reference*" if side == "built-in" else self.cell("")
+        reasons = sorted({outcome for outcome in outcomes if outcome != "yes"})
+        passed = outcomes.count("yes")
+        return "; ".join([f"yes ({passed})"] * bool(passed) + reasons)
+
+
+class CompatibilityPage:
+    """A pytest plugin."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[str, dict[str, Row]] = defaultdict(lambda: defaultdict(Row))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+        report = yield
+        mark = item.get_closest_marker("feature")
+        if mark is None or (report.when != "call" and report.outcome == "passed"):
+            return report
+        if hasattr(report, "wasxfail"):
+            outcome = f"no: {report.wasxfail.removeprefix('reason: ')}"
+        elif report.outcome == "skipped":
+            outcome = f"not tested: {report.longrepr[2].removeprefix('Skipped: ')}"
+        else:
+            outcome = "yes" if report.outcome == "passed" else "**FAILS**"
+        side = item.callspec.params.get("side") if hasattr(item, "callspec") else None
+        row = self.rows[mark.args[0]][mark.args[1]]
+        row.outcomes[side.name if side else ""].append(outcome)
+        row.tests.add(item.nodeid.split("[")[0].removeprefix("tests/"))
+        return report
+
+    def pytest_sessionfinish(self) -> None:
+        page = HEAD
+        for area, rows in sorted(self.rows.items()):
+            page += f"## {area}\n\n| | built-in | ours | tests |\n|---|---|---|---|\n"
+            for name, row in rows.items():
+                tests = "<br>".join(f"`{test}`" for test in sorted(row.tests))
+                page += f"| {name} | {row.cell('built-in')} | {row.cell('ours')} | {tests} |\n"
+            page += "\n"
+        self.path.write_text(page.rstrip() + "\n")
