@@ -67,13 +67,47 @@ def parser() -> argparse.ArgumentParser:
     ops.add_argument("--seconds", type=_within(float, 0.001, 3600.0), default=0.7, help="per row; default: %(default)s")
     ops.add_argument("--max-size", type=_within(int, 1, 2**40), help="leave out noise of more elements than this")
     ops.add_argument("--only", metavar="TEXT", default="", help="only inputs with this in their names, as in the table")
-    ops.add_argument(
-        "--seed",
-        type=_within(int, 0, 2**63 - 1),
-        default=0,
-        help="of weights and noise; default: %(default)s",
+    compiled = commands.add_parser(
+        "compile",
+        help="time training steps of small nets, eager and under torch.compile",
+        description=(
+            "Times forward and backward of convolutional nets with and without normalisation, and of a perceptron: eager "
+            "and compiled, with the built-in, with ours (which compiles to the built-in) and with ours kept as one op "
+            "(leakyrelu_ext.set_compile_target). Needs the C++ compiler that torch.compile needs."
+        ),
     )
+    compiled.add_argument("--threads", type=_within(int, 1, os.cpu_count() or 1), help="default: torch's own choice")
+    compiled.add_argument("--seconds", type=_within(float, 0.001, 3600.0), default=4.0, help="per row; default: %(default)s")
+    for command in (ops, compiled):
+        command.add_argument(
+            "--seed",
+            type=_within(int, 0, 2**63 - 1),
+            default=0,
+            help="of weights and noise; default: %(default)s",
+        )
     return top
+
+
+def _native() -> bool:
+    info = leakyrelu_ext.build_info()
+    if not info["native"]:
+        print(f"leakyrelu-bench: error: nothing to compare with the built-in: {info['obstacle']}", file=sys.stderr)
+    return bool(info["native"])
+
+
+def _compile(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from . import compiled, environment, tables
+
+    if not _native():
+        return 1
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    console = Console()
+    console.print(environment.describe(torch.device("cpu")), highlight=False, soft_wrap=True)
+    console.print(tables.compiled_table(list(compiled.run(arguments.seed, arguments.seconds))))
+    return 0
 
 
 def _ops(arguments: argparse.Namespace) -> int:
@@ -84,16 +118,14 @@ def _ops(arguments: argparse.Namespace) -> int:
     from .inputs import SIZES, Input, layout_inputs, noise_inputs, real_inputs
     from .timing import HOST, CudaStopwatch, settle_allocator, warm_outputs
 
-    info = leakyrelu_ext.build_info()
-    if not info["native"]:
-        print(f"leakyrelu-bench: error: nothing to compare with the built-in: {info['obstacle']}", file=sys.stderr)
+    if not _native():
         return 1
     device: torch.device = arguments.device
     on_gpu = device.type == "cuda"
     if on_gpu and (device.index or 0) >= torch.cuda.device_count():
         print(f"leakyrelu-bench: error: there is no device {device} here", file=sys.stderr)
         return 1
-    if on_gpu and not info["cuda"]:
+    if on_gpu and not leakyrelu_ext.build_info()["cuda"]:
         print("leakyrelu-bench: error: leakyrelu_ext was built without CUDA kernels", file=sys.stderr)
         return 1
     if arguments.threads:
@@ -157,7 +189,7 @@ def _ops(arguments: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser().parse_args(arguments)
     try:
-        return _ops(parsed)
+        return {"ops": _ops, "compile": _compile}[parsed.command](parsed)
     except ModuleNotFoundError as error:
         print(f"leakyrelu-bench: error: {error}. Install the extra: pip install 'leakyrelu_ext[bench]'", file=sys.stderr)
         return 1

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from rich.table import Table
 
+from .compiled import Row as CompiledRow
 from .ops import Row, geometric_mean
 from .roof import Roof
 
@@ -83,6 +84,26 @@ def roof_table(rows: Sequence[Roof]) -> Table:
             " / ".join(f"{row.nbytes / time / 1e9:.1f}" for time in times),
             f"{row.times.ratio:.0%}",
         )
+    return table
+
+
+def compiled_table(rows: Sequence[CompiledRow]) -> Table:
+    table = Table(
+        title="A training step (forward and backward), eager and compiled, interleaved, medians",
+        caption="ratio: eager built-in / this one, median over the rounds. saved: bytes kept for the backward, in all.",
+    )
+    for heading in ("net", "contestant"):
+        table.add_column(heading)
+    for heading in ("time", "ratio", "saved"):
+        table.add_column(heading, justify="right")
+    section = None
+    for row in rows:
+        if section not in (None, row.net):
+            table.add_section()
+        table.add_row(
+            row.net if row.net != section else "", row.contestant, seconds(row.seconds), f"{row.ratio:.2f}", size(row.saved)
+        )
+        section = row.net
     return table
 
 

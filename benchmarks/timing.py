@@ -110,7 +110,7 @@ class CudaStopwatch:
 HOST = HostStopwatch()
 
 
-def _interleave(
+def interleave(
     functions: Sequence[Callable[[], object]], budget: float, stopwatch: Stopwatch
 ) -> tuple[list[list[float]], list[float]]:
     """Times all in turn, forwards and backwards, for about ``budget`` seconds in all.
@@ -148,7 +148,7 @@ def _interleave(
 
 def measure_pair(one: Callable[[], object], other: Callable[[], object], budget: float, stopwatch: Stopwatch = HOST) -> Pair:
     """Times both in turn, A B B A A B …, for about ``budget`` seconds in all."""
-    seconds, faults = _interleave((one, other), budget, stopwatch)
+    seconds, faults = interleave((one, other), budget, stopwatch)
     one_sample, other_sample = (
         Sample(statistics.median(times), count) for times, count in zip(seconds, faults, strict=True)
     )
@@ -159,7 +159,7 @@ def measure_shares(
     base: Callable[[], object], one: Callable[[], object], other: Callable[[], object], budget: float
 ) -> Pair:
     """Of two callables that do what ``base`` does and something more: what the more takes, timed in turn with ``base``."""
-    (without, *seconds), (faults_without, *faults) = _interleave((base, one, other), budget, HOST)
+    (without, *seconds), (faults_without, *faults) = interleave((base, one, other), budget, HOST)
     one_sample, other_sample = (
         Sample(statistics.median(map(operator.sub, times, without)), count - faults_without)
         for times, count in zip(seconds, faults, strict=True)

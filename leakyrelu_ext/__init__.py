@@ -4,7 +4,7 @@ from ._library import build_info, stats
 from ._version import __version__
 from .autograd import LeakyReLUFunction
 from .conversion import convert, revert
-from .functional import leaky_relu, leaky_relu_
+from .functional import leaky_relu, leaky_relu_, set_compile_target
 from .modules import LeakyReLU
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "leaky_relu",
     "leaky_relu_",
     "revert",
+    "set_compile_target",
     "stats",
 ]

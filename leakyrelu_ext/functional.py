@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,13 +13,41 @@ from . import _composite
 from ._library import native
 
 _eager = native or _composite
+_under_compile: Any = _composite
+
+
+def set_compile_target(target: str) -> None:
+    """What :func:`leaky_relu` and :class:`LeakyReLU` become under :func:`torch.compile`, in the whole process.
+
+    Export and tracing are not affected: those always get the built-in. What is compiled already is compiled again.
+
+    Args:
+        target: ``"builtin"`` (the default), which Inductor fuses with its neighbours, or ``"op"``: the eager kernels as one
+            opaque op, which keeps one bit per element. Where nothing is there to fuse with (convolution, activation,
+            convolution; no norm between), the op was faster in training on CPUs, see ``leakyrelu-bench compile``.
+
+    Raises:
+        ValueError: ``target`` is neither.
+        RuntimeError: ``"op"``, and the compiled library is missing.
+    """
+    global _under_compile
+    if target not in ("builtin", "op"):
+        raise ValueError(f"argument 'target' must be 'builtin' or 'op', got {target!r}")
+    if target == "op" and native is None:
+        raise RuntimeError("argument 'target' cannot be 'op': the compiled library is missing (see build_info())")
+    _under_compile = torch.ops.leakyrelu_ext if target == "op" else _composite
+
+
+def _when_compiling() -> Any:
+    return _composite if torch.compiler.is_exporting() else _under_compile
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     r"""Leaky ReLU, bit for bit :func:`torch.nn.functional.leaky_relu`: ``x if x > 0 else negative_slope * x``.
 
     Keeps one bit per element for the backward instead of ``input``, so ``input`` and the output may both be overwritten
-    before it. Under :func:`torch.compile`, export and tracing it becomes the built-in, which those can fuse.
+    before it. Under :func:`torch.compile`, export and tracing it becomes the built-in, which those can fuse
+    (:func:`set_compile_target`).
 
     Args:
         input: floating-point tensor of any shape ``(*)`` and memory format.
@@ -35,13 +65,13 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
 
     Maas, Hannun, Ng: Rectifier Nonlinearities Improve Neural Network Acoustic Models, ICML 2013.
     """
-    if torch.jit.is_scripting():  # TorchScript does not look into the else
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]  # TorchScript does not look into the else
         return F.leaky_relu(input, negative_slope, inplace)
     else:  # noqa: RET505
         if has_torch_function_unary(input):  # subclasses, FX proxies
             return handle_torch_function(leaky_relu, (input,), input, negative_slope=negative_slope, inplace=inplace)
         # Compiled, an opaque op would stop Inductor from fusing; the native library is for eager mode.
-        ops = _composite if torch.compiler.is_compiling() else _eager
+        ops = _when_compiling() if torch.compiler.is_compiling() else _eager
         if inplace:
             return ops.leaky_relu_(input, negative_slope)  # type: ignore[no-any-return]
         return ops.leaky_relu(input, negative_slope)  # type: ignore[no-any-return]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -70,6 +71,7 @@ class CompatibilityPage:
             page += f"## {area}\n\n| | built-in | ours | tests |\n|---|---|---|---|\n"
             for name, row in rows.items():
                 tests = "<br>".join(f"`{test}`" for test in sorted(row.tests))
+                name = re.sub(r"(\w*__\w+__|\w+\([^ ]*\))", r"`\1`", name)
                 page += f"| {name} | {row.cell('built-in')} | {row.cell('ours')} | {tests} |\n"
             page += "\n"
         self.path.write_text(page.rstrip() + "\n")

@@ -89,6 +89,23 @@ def test_a_side_that_differs_is_not_timed(what, monkeypatch, capsys):
     assert f"the {what} differs from the built-in's" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+@pytest.mark.native
+def test_compile_compares_all_contestants():
+    from leakyrelu_bench import compiled
+
+    (net,) = (net for net in compiled.NETS if net.name == "4 x (conv, activation)")
+    rows = list(compiled.run(0, 0.01, (compiled.Net("small", net.make, (1, 3, 16, 16)),)))
+    assert [row.contestant for row in rows] == list(compiled.CONTESTANTS)
+    saved = {row.contestant: row.saved for row in rows}
+    assert saved["eager ours"] < saved["eager built-in"]
+    assert saved["compiled ours"] == saved["compiled built-in"] > saved["compiled ours, as op"]
+    assert rows[0].ratio == 1.0
+    table = tables.compiled_table(rows)
+    assert table.row_count == len(rows)
+    assert leakyrelu_ext.functional._under_compile is leakyrelu_ext.functional._composite
+
+
 @pytest.mark.native
 def test_only_some_inputs(capsys):
     assert cli.main(["ops", "--only", "2^8", "--seconds", "0.001", "--dtype", "float16"]) == 0

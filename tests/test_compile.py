@@ -169,6 +169,60 @@ def test_export_holds_the_builtin(strict):
     assert_same_bits(exported.module()(x), model(x))
 
 
+@pytest.fixture
+def compiled_to_the_op():
+    leakyrelu_ext.set_compile_target("op")
+    yield
+    leakyrelu_ext.set_compile_target("builtin")
+
+
+@pytest.mark.native
+@pytest.mark.feature("torch.compile", "set_compile_target('op')")
+@pytest.mark.parametrize("dynamic", [None, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_compiled_to_the_op(function, backend, dynamic, compiled_to_the_op):
+    assert_compiled_matches_the_builtin(function, -0.5, backend, dynamic)
+
+
+@pytest.mark.native
+def test_the_compile_target_may_be_changed():
+    counter = CompileCounterWithBackend("aot_eager")
+    model, x = nn.Sequential(LeakyReLU(0.2)), randn(3, 4)
+    compiled = torch.compile(model, fullgraph=True, backend=counter)
+    try:
+        for target in ("builtin", "op", "builtin"):
+            leakyrelu_ext.set_compile_target(target)
+            assert_same_bits(compiled(x), F.leaky_relu(x, 0.2))
+    finally:
+        leakyrelu_ext.set_compile_target("builtin")
+    graphs = [str(graph.graph) for graph in counter.graphs]
+    assert ["leakyrelu_ext" in graph for graph in graphs] == [False, True]
+
+
+@pytest.mark.native
+def test_one_bit_per_element_is_saved_when_compiled_to_the_op(compiled_to_the_op):
+    saved = []
+    compiled = torch.compile(LeakyReLU(0.2), fullgraph=True, backend="aot_eager")
+    x = randn(64, 64).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.nbytes) or t, lambda t: t):
+        compiled(x)
+    assert sum(saved) == 64 * 64 // 8
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("strict", [True, False])
+def test_export_holds_the_builtin_whatever_the_target(strict, compiled_to_the_op):
+    exported = torch.export.export(nn.Sequential(LeakyReLU(0.1)), (randn(2, 3),), strict=strict)
+    assert "leakyrelu_ext" not in str(exported.graph)
+
+
+@pytest.mark.parametrize("target", ["", "inductor", None, True])
+def test_unknown_compile_targets(target):
+    with pytest.raises(ValueError, match="argument 'target' must be 'builtin' or 'op', got "):
+        leakyrelu_ext.set_compile_target(target)
+
+
 def test_import_does_not_import_the_compiler():
     """torch._dynamo takes a second to import; only those who compile should pay for it."""
     import subprocess

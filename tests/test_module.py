@@ -85,6 +85,7 @@ def test_public_names():
         "leaky_relu",
         "leaky_relu_",
         "revert",
+        "set_compile_target",
         "stats",
     }
     for name in leakyrelu_ext.__all__:
