@@ -65,7 +65,8 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
 
     Maas, Hannun, Ng: Rectifier Nonlinearities Improve Neural Network Acoustic Models, ICML 2013.
     """
-    if torch.jit.is_scripting():  # type: ignore[attr-defined]  # TorchScript does not look into the else
+    # TorchScript does not look into the else.
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return F.leaky_relu(input, negative_slope, inplace)
     else:  # noqa: RET505
         if has_torch_function_unary(input):  # subclasses, FX proxies
