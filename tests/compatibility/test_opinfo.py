@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import LAYOUTS, WRITABLE, assert_same_bits, random_bit_patterns
+from cases import LAYOUTS, WRITABLE, assert_same_bits, randn, random_bit_patterns
 from sides import OURS, Side
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing._internal import composite_compliance
@@ -32,11 +32,20 @@ def feature(name: str) -> pytest.MarkDecorator:
 
 
 def samples(dtype: torch.dtype, requires_grad: bool = False) -> Iterator[SampleInput]:
-    for sample in OPINFO.sample_inputs("cpu", dtype, requires_grad):
-        yield sample
-        for slope in SLOPES:
-            yield SampleInput(sample.input, args=(slope,))
-        yield sample.noncontiguous()
+    of_upstream = list(OPINFO.sample_inputs("cpu", dtype, requires_grad))
+    assert of_upstream
+    yield from of_upstream
+    yield of_upstream[0].noncontiguous()
+    for slope in SLOPES:  # upstream's are of one shape: one will do
+        yield SampleInput(of_upstream[0].input, args=(slope,))
+    for x in (
+        randn(dtype=dtype),
+        randn(0, 3, dtype=dtype),
+        randn(3, 4, dtype=dtype).t(),
+        randn(4, 6, dtype=dtype)[:, ::2],
+        randn(2, 3, 2, 2, dtype=dtype).contiguous(memory_format=torch.channels_last),
+    ):
+        yield SampleInput(x.requires_grad_(requires_grad), args=(0.3,))
 
 
 def function_of(side: Side, inplace: bool):
