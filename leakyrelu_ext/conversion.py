@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy as copying
+import inspect
+import itertools
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,42 +18,50 @@ from .modules import LeakyReLU
 
 _logger = logging.getLogger("leakyrelu_ext")
 _Report = Callable[[str], object]
+_Calls = dict[object, Callable[..., torch.Tensor]]
 
 # Call sites in an FX graph, the built-in's and ours.
-_OUR_CALLS: dict[object, Callable[..., torch.Tensor]] = {
+_OUR_CALLS: _Calls = {
     F.leaky_relu: leaky_relu,
-    F.leaky_relu_: leaky_relu_,
+    torch._C._nn.leaky_relu: leaky_relu,
+    torch.ops.aten.leaky_relu: leaky_relu,
     torch.ops.aten.leaky_relu.default: leaky_relu,
+    torch._C._nn.leaky_relu_: leaky_relu_,  # F.leaky_relu_ is this one
+    torch.ops.aten.leaky_relu_: leaky_relu_,
     torch.ops.aten.leaky_relu_.default: leaky_relu_,
 }
-_BUILTIN_CALLS: dict[object, Callable[..., torch.Tensor]] = {
-    leaky_relu: F.leaky_relu,
-    leaky_relu_: F.leaky_relu_,
-}
+_BUILTIN_CALLS: _Calls = {leaky_relu: F.leaky_relu, leaky_relu_: F.leaky_relu_}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def convert(model: nn.Module, *, copy: bool = False, functional: bool = False, report: _Report | None = None) -> nn.Module:
     """Makes every :class:`torch.nn.LeakyReLU` in ``model`` a :class:`leakyrelu_ext.LeakyReLU`.
 
     The modules stay the objects they are, of another class: slopes, ``inplace``, hooks, training flags, names, shared
-    instances and references from elsewhere are kept. Other classes, subclasses of ``nn.LeakyReLU`` among them, are left
-    alone. Converting twice is converting once.
+    instances and references from elsewhere are kept. Subclasses of ``nn.LeakyReLU`` and instances with a ``forward`` of
+    their own are left alone, and that is reported. Converting twice is converting once. :func:`revert` before PyTorch's
+    eager or FX quantization, which knows its own modules only.
 
     Args:
         model: any module tree, or a single ``nn.LeakyReLU``.
         copy: convert a deep copy and leave ``model`` as it is. Default: ``False``, in place.
-        functional: also replace calls of ``torch.nn.functional.leaky_relu``, in models that
-            :func:`torch.fx.symbolic_trace` can trace. If there are such calls, the result is the traced
-            :class:`torch.fx.GraphModule`, which shares parameters and submodules with ``model`` (hooks of modules that were
-            traced through are not part of it). Default: ``False``.
+        functional: also replace calls of ``torch.nn.functional.leaky_relu``, by tracing with :mod:`torch.fx`. If there are
+            such calls, the result is a :class:`torch.fx.GraphModule` with all parameters, buffers and submodules of
+            ``model``, but not its class, methods and other attributes; checkpointing in its code is not kept. Default:
+            ``False``.
         report: called with one line per replacement (``print``, ``list.append``, …). Default: ``logging`` at INFO.
 
     Returns:
         ``model``, its copy, or the ``GraphModule`` made of either.
 
     Raises:
-        TypeError: ``model`` is not a module.
+        TypeError: ``model`` is not a module; ``functional`` and ``model`` is compiled, scripted or wrapped for distribution
+            (convert it before).
+        ValueError: ``functional``, and the traced model would compute something else: its code depends on ``training`` or
+            on optional arguments, switches grad mode or autocast, makes tensors of its own, or has hooks where it is traced
+            through.
         torch.fx.proxy.TraceError: ``functional``, and ``model`` cannot be traced (its code may raise others on proxies).
+            After any of these errors ``model`` is as it was.
     """
     return _replace(model, nn.LeakyReLU, LeakyReLU, _OUR_CALLS if functional else {}, copy, report)
 
@@ -67,7 +78,7 @@ def _replace(
     model: nn.Module,
     old: type[nn.Module],
     new: type[nn.Module],
-    calls: dict[object, Callable[..., torch.Tensor]],
+    calls: _Calls,
     copy: bool,
     report: _Report | None,
 ) -> nn.Module:
@@ -76,21 +87,104 @@ def _replace(
     report = report or _logger.info
     if copy:
         model = copying.deepcopy(model)
+    lines: list[str] = []
+    graphs = _graphs(model, calls)  # first: it may raise
+    converted = graphs[0][0] if graphs and graphs[0][1] else model
+    for graph_module, sites in graphs:
+        for node in sites:
+            target = calls[node.target]
+            lines.append(f"call {node.name}: {node.target} -> {target.__module__}.{target.__name__}")
+            node.target = target
+            if "self" in node.kwargs:  # ATen's name for it
+                node.kwargs = {"input" if key == "self" else key: value for key, value in node.kwargs.items()}
+        graph_module.recompile()
     for name, module in model.named_modules():
-        if type(module) is old:
+        what = name or "the model itself"
+        if type(module) is old and "forward" not in module.__dict__:
             module.__class__ = new
-            report(f"{name or 'the model itself'}: {old.__module__}.{old.__name__} -> {new.__module__}.{module}")
-    return _replace_calls(model, calls, report) if calls else model
+            lines.append(f"{what}: {old.__module__}.{old.__name__} -> {new.__module__}.{module}")
+        elif isinstance(module, old) and type(module) not in (old, new):
+            lines.append(f"{what}: left alone, it is a {type(module).__module__}.{type(module).__name__}")
+        elif type(module) is old:
+            lines.append(f"{what}: left alone, it has a forward of its own")
+    for line in lines:
+        report(line)
+    return converted
 
 
-def _replace_calls(model: nn.Module, calls: dict[object, Callable[..., torch.Tensor]], report: _Report) -> nn.Module:
-    traced = model if isinstance(model, fx.GraphModule) else fx.symbolic_trace(model)
-    sites = [node for node in traced.graph.nodes if node.op == "call_function" and node.target in calls]
-    for node in sites:
-        target = calls[node.target]
-        report(f"call {node.name}: {node.target} -> {target.__module__}.{target.__name__}")
-        node.target = target
-    if not sites:
-        return model
-    traced.recompile()
+def _graphs(model: nn.Module, calls: _Calls) -> list[tuple[fx.GraphModule, list[fx.Node]]]:
+    """Every graph in ``model``, its own or a traced one first, and its nodes that are in ``calls``."""
+    if not calls:
+        return []
+    graph_modules = [module for module in model.modules() if isinstance(module, fx.GraphModule)]
+    if not isinstance(model, fx.GraphModule):
+        graph_modules.insert(0, _trace(model, calls))
+    return [
+        (module, [node for node in module.graph.nodes if node.op == "call_function" and node.target in calls])
+        for module in graph_modules
+    ]
+
+
+def _modes() -> tuple[bool, ...]:
+    return torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+
+
+class _Tracer(fx.Tracer):
+    """Notes what a graph would not hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost: list[str] = []
+        self.modes = _modes()
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        leaf = isinstance(m, (LeakyReLU, fx.GraphModule)) or super().is_leaf_module(m, module_qualified_name)
+        if not leaf and any(getattr(m, hooks) for hooks in _HOOKS):
+            self.lost.append(f"hooks of {module_qualified_name}")
+        return leaf
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if _modes() != self.modes:
+            self.lost.append("the grad mode or autocast that its code sets")
+        return super().create_node(*args, **kwargs)
+
+
+def _trace(model: nn.Module, calls: _Calls) -> fx.GraphModule:
+    """A GraphModule over all that ``model`` holds; ``model`` itself is not run."""
+    wrappers = (torch.jit.ScriptModule, nn.parallel.DistributedDataParallel)
+    if isinstance(model, wrappers) or hasattr(model, "_orig_mod"):
+        raise TypeError(
+            f"argument 'model' must not be a {type(model).__name__} if 'functional': convert the model before it is "
+            "compiled, scripted or wrapped"
+        )
+    # Tracing runs the code on proxies, and the code may keep them: it gets a copy that shares the tensors.
+    attributes = (value for module in model.modules() for value in vars(module).values())
+    tensors = itertools.chain(model.parameters(), model.buffers(), attributes)
+    double = copying.deepcopy(model, {id(tensor): tensor for tensor in tensors if isinstance(tensor, torch.Tensor)})
+    tracer = _Tracer()
+    graph = tracer.trace(double.train())
+    if not any(node.op == "call_function" and node.target in calls for node in graph.nodes):
+        return fx.GraphModule(nn.Module(), fx.Graph())  # nothing to replace, nothing to lose
+    lost = tracer.lost
+    if any(getattr(model, hooks) for hooks in _HOOKS):
+        lost.append("its hooks")
+    if str(graph) != str(_Tracer().trace(double.eval())):
+        lost.append("what depends on 'training'")
+    if any(node.op == "get_attr" and str(node.target).startswith("_tensor_constant") for node in graph.nodes):
+        lost.append("tensors that its code makes (they would be constants)")
+    optional = inspect.signature(model.forward).parameters.values()
+    if names := [parameter.name for parameter in optional if parameter.default is None]:
+        lost.append(f"optional arguments ({', '.join(names)})")
+    if lost:
+        raise ValueError(
+            f"argument 'model' ({type(model).__name__}) cannot be converted with 'functional': the traced model would lose "
+            + "; ".join(dict.fromkeys(lost))
+        )
+    traced = fx.GraphModule(double, graph, type(model).__name__)
+    # All that is the model's, also what the graph does not use: checkpoints must fit, optimizers see all parameters.
+    for name in ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules"):
+        held = getattr(traced, name)
+        held.clear()
+        held.update(getattr(model, name))
+    traced.training = model.training
     return traced

@@ -24,7 +24,8 @@ def set_compile_target(target: str) -> None:
     Args:
         target: ``"builtin"`` (the default), which Inductor fuses with its neighbours, or ``"op"``: the eager kernels as one
             opaque op, which keeps one bit per element. Where nothing is there to fuse with (convolution, activation,
-            convolution; no norm between), the op was faster in training on CPUs, see ``leakyrelu-bench compile``.
+            convolution; no norm between), the op was faster in training on CPUs, see ``leakyrelu-bench compile``. A second
+            derivative through the op alone is not seen as missing by AOTAutograd (it has none for either target).
 
     Raises:
         ValueError: ``target`` is neither.

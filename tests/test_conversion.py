@@ -112,7 +112,9 @@ def test_other_classes_are_left_alone():
             return input * 2
 
     model = nn.Sequential(Mine(), nn.PReLU(), nn.RReLU(), nn.ReLU())
-    convert(model, report=pytest.fail)
+    changes = []
+    convert(model, report=changes.append)
+    assert changes == ["0: left alone, it is a test_conversion.Mine"]
     assert [type(module) for module in model] == [Mine, nn.PReLU, nn.RReLU, nn.ReLU]
 
 
@@ -123,18 +125,21 @@ class Calls(nn.Module):
         x = F.leaky_relu(x, 0.2)
         x = nn.functional.leaky_relu(x * 2, negative_slope=0.3, inplace=True)
         x = F.leaky_relu_(x - 1, 0.1)
-        return torch.ops.aten.leaky_relu.default(x - 0.5, 0.4)
+        x = torch.ops.aten.leaky_relu.default(self=x - 0.5, negative_slope=0.4)
+        x = torch.ops.aten.leaky_relu_.default(x + 0.1, 0.4)
+        x = torch.ops.aten.leaky_relu_(torch.ops.aten.leaky_relu(x - 0.2, 0.7), 0.9)
+        return torch._C._nn.leaky_relu(torch._C._nn.leaky_relu_(x * 1, 0.8), 0.6)
 
 
 @pytest.mark.feature("Existing models", "convert(functional=True): every spelling of the call")
 def test_every_spelling_of_the_call():
     model, changes, x = Calls(), [], randn(20)
     converted = convert(model, functional=True, report=changes.append)
-    assert len(changes) == 4
+    assert len(changes) == 9
     assert isinstance(converted, torch.fx.GraphModule)
     assert_same_bits(converted(x), model(x))
     targets = {node.target for node in converted.graph.nodes if node.op == "call_function"}
-    assert not targets & {F.leaky_relu, F.leaky_relu_, torch.ops.aten.leaky_relu.default}
+    assert not any("aten" in str(target) or "_nn" in str(target) for target in targets)
     back = revert(converted, functional=True)
     assert_same_bits(back(x), model(x))
     assert leaky_relu not in {node.target for node in back.graph.nodes}
@@ -150,9 +155,119 @@ def test_models_that_cannot_be_traced():
         def forward(self, x):
             return F.leaky_relu(x) if x.sum() > 0 else x
 
+    model = nn.Sequential(nn.LeakyReLU(), Branches())
     with pytest.raises(torch.fx.proxy.TraceError):
-        convert(Branches(), functional=True)
-    convert(Branches())
+        convert(model, functional=True)
+    assert type(model[0]) is nn.LeakyReLU
+    convert(model)
+    assert type(model[0]) is LeakyReLU
+
+
+class Both(nn.Module):
+    """A call and a module, and what the graph does not use."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.activation, self.unused = nn.Linear(3, 3), nn.LeakyReLU(0.1), nn.Linear(2, 2)
+        self.scale = nn.Parameter(torch.ones(1))
+        self.register_buffer("steps", torch.zeros(1), persistent=False)
+
+    def forward(self, x):
+        self.last = self.activation(self.linear(x))
+        return F.leaky_relu(self.last - 1, 0.5)
+
+
+def test_all_that_the_model_holds_stays():
+    model, x, seen = Both(), randn(4, 3), []
+    model.linear.eval()
+    model.activation.register_forward_hook(lambda module, args, output: seen.append(type(module)))
+    expected = model(x)
+    converted = convert(model, functional=True)
+    assert converted.state_dict().keys() == model.state_dict().keys()
+    assert [id(p) for p in converted.parameters()] == [id(p) for p in model.parameters()]
+    assert converted.activation is model.activation
+    assert type(converted.activation) is LeakyReLU
+    assert (converted.training, converted.linear.training) == (True, False)
+    assert isinstance(model.last, torch.Tensor)  # tracing left no proxy
+    seen.clear()
+    assert_same_bits(converted(x), expected)
+    converted.activation.negative_slope = 0.9
+    assert not torch.equal(converted(x), expected)
+    assert seen == [LeakyReLU] * 2
+    assert type(revert(converted, functional=True).activation) is nn.LeakyReLU
+
+
+def test_graphs_inside_a_model():
+    inner = torch.fx.symbolic_trace(Calls())
+    model, changes, x = nn.Sequential(inner), [], randn(20)
+    expected = model(x)
+    assert convert(model, functional=True, report=changes.append) is model
+    assert len(changes) == 9
+    assert_same_bits(model(x), expected)
+
+
+class Block(nn.Module):
+    def __init__(self, code):
+        super().__init__()
+        self.code = code
+
+    def forward(self, x):
+        return F.leaky_relu(self.code(self, x), 0.1)
+
+
+class Optional(nn.Module):
+    def forward(self, x, mask=None):
+        return F.leaky_relu(x if mask is None else x * mask)
+
+
+def without_grad(self, x):
+    with torch.no_grad():
+        return x * 2
+
+
+def in_autocast(self, x):
+    with torch.autocast("cpu"):
+        return x * 2
+
+
+def hooked():
+    model = nn.Sequential(Block(lambda self, x: x))
+    model[0].register_forward_hook(lambda module, args, output: output * 2)
+    return model
+
+
+LOSSES = {
+    "dropout by flag": (lambda: Block(lambda self, x: F.dropout(x, training=self.training)), "'training'"),
+    "a branch by flag": (lambda: Block(lambda self, x: x * 2 if self.training else x), "'training'"),
+    "no_grad": (lambda: Block(without_grad), "the grad mode"),
+    "autocast": (lambda: Block(in_autocast), "autocast"),
+    "noise": (lambda: Block(lambda self, x: x + torch.randn(3)), "tensors that its code makes"),
+    "optional arguments": (Optional, r"optional arguments \(mask\)"),
+    "hooks": (hooked, "hooks of 0"),
+}
+
+
+@pytest.mark.parametrize(("make", "lost"), LOSSES.values(), ids=LOSSES)
+def test_models_that_a_trace_would_change_are_refused(make, lost):
+    model = nn.Sequential(make(), nn.LeakyReLU()) if make is not Optional else make()
+    with pytest.raises(ValueError, match=f"cannot be converted with 'functional'.*{lost}"):
+        convert(model, functional=True)
+    assert not any(type(module) is LeakyReLU for module in model.modules())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("wrap", [torch.compile, torch.jit.script])
+def test_wrapped_models_are_refused(wrap):
+    with pytest.raises(TypeError, match="convert the model before it is compiled, scripted or wrapped"):
+        convert(wrap(nn.Sequential(nn.LeakyReLU())), functional=True)
+
+
+def test_an_instance_with_a_forward_of_its_own():
+    model, changes = nn.Sequential(nn.LeakyReLU()), []
+    model[0].forward = model[0].forward
+    convert(model, report=changes.append)
+    assert changes == ["0: left alone, it has a forward of its own"]
+    assert type(model[0]) is nn.LeakyReLU
 
 
 def test_parameters_are_shared_with_the_traced_model():
