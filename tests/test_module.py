@@ -92,9 +92,8 @@ def test_public_names():
         assert hasattr(leakyrelu_ext, name)
 
 
-def test_training_a_model_gives_the_builtins_weights(monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-
+@torch.backends.cudnn.flags(enabled=True, deterministic=True)
+def test_training_a_model_gives_the_builtins_weights():
     def train(activation):
         torch.manual_seed(0)
         model = nn.Sequential(
