@@ -58,7 +58,7 @@ cuda-check: $(CUDA_VENV)/.torch
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest -m "not slow" $(CORE_TESTS) tests/test_derivatives.py tests/test_ops.py \
 		tests/test_gradient_reuse.py tests/test_large_memory.py
 	$(CUDA_BIN)/python tests/cuda_on_host/build.py $(CUDA_ON_HOST)
-	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest --cuda-on-host $(CUDA_ON_HOST) -m "not slow" -k "not 2 threads" $(CORE_TESTS)
+	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest --cuda-on-host $(CUDA_ON_HOST) -m "not slow" -k "not threads" $(CORE_TESTS)
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest --cuda-on-host $(CUDA_ON_HOST) tests/cuda_on_host
 	$(CUDA_BIN)/python .ci/check_cuda.py $(CUDA_ON_HOST)
 
