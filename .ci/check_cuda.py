@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,23 +90,26 @@ def kernel_named(demangled: str) -> Kernel | None:
     return Kernel(ORDERS[found["input"].strip()], what + inplace, DTYPES[found["dtype"]])
 
 
+def dumped(option: str) -> Iterator[tuple[Kernel, str, str]]:
+    """The lines of a dump that are about a kernel: kernel, architecture, line."""
+    arch, kernel = "", None
+    for line in cuobjdump(option).splitlines():
+        if found := re.search(r"arch = sm_(\w+)", line):
+            arch, kernel = found[1], None
+        elif found := re.search(r"Function ?:? (.+)", line):
+            kernel = kernel_named(found[1])
+        elif kernel:
+            yield kernel, arch, line
+
+
 def compiled() -> dict[Kernel, dict[str, Code]]:
     """What the library holds, by kernel and architecture."""
     codes: dict[Kernel, dict[str, Code]] = {}
-    arch, kernel = "", None
-    for line in cuobjdump("--dump-resource-usage").splitlines():
-        if found := re.search(r"arch = sm_(\w+)", line):
-            arch = found[1]
-        elif found := re.search(r"Function (.+):", line):
-            kernel = kernel_named(found[1])
-        elif kernel and (found := re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", line)):
+    for kernel, arch, line in dumped("--dump-resource-usage"):
+        if found := re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", line):
             codes.setdefault(kernel, {})[arch] = Code(int(found[1]), int(found[2]) + int(found[3]))
-    for line in cuobjdump("--dump-sass").splitlines():
-        if found := re.search(r"arch = sm_(\w+)", line):
-            arch = found[1]
-        elif found := re.search(r"Function : (.+)", line):
-            kernel = kernel_named(found[1])
-        elif kernel and (found := re.search(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+ )?([A-Z][\w.]+)", line)):
+    for kernel, arch, line in dumped("--dump-sass"):
+        if found := re.search(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+ )?([A-Z][\w.]+)", line):
             codes[kernel][arch].instructions[found[1]] += 1
     return codes
 

@@ -88,16 +88,10 @@ def _replace(
     if copy:
         model = copying.deepcopy(model)
     lines: list[str] = []
-    graphs = _graphs(model, calls)  # first: it may raise
-    converted = graphs[0][0] if graphs and graphs[0][1] else model
-    for graph_module, sites in graphs:
-        for node in sites:
-            target = calls[node.target]
-            lines.append(f"call {node.name}: {node.target} -> {target.__module__}.{target.__name__}")
-            node.target = target
-            if "self" in node.kwargs:  # ATen's name for it
-                node.kwargs = {"input" if key == "self" else key: value for key, value in node.kwargs.items()}
-        graph_module.recompile()
+    traced = _trace(model, calls) if calls and not isinstance(model, fx.GraphModule) else None  # first: it may raise
+    inner = [module for module in model.modules() if isinstance(module, fx.GraphModule)]
+    for graph_module in [traced, *inner] if traced is not None else inner:
+        lines += _replace_calls(graph_module, calls)
     for name, module in model.named_modules():
         what = name or "the model itself"
         if type(module) is old and "forward" not in module.__dict__:
@@ -109,20 +103,25 @@ def _replace(
             lines.append(f"{what}: left alone, it has a forward of its own")
     for line in lines:
         report(line)
-    return converted
+    return model if traced is None else traced
 
 
-def _graphs(model: nn.Module, calls: _Calls) -> list[tuple[fx.GraphModule, list[fx.Node]]]:
-    """Every graph in ``model``, its own or a traced one first, and its nodes that are in ``calls``."""
-    if not calls:
-        return []
-    graph_modules = [module for module in model.modules() if isinstance(module, fx.GraphModule)]
-    if not isinstance(model, fx.GraphModule):
-        graph_modules.insert(0, _trace(model, calls))
-    return [
-        (module, [node for node in module.graph.nodes if node.op == "call_function" and node.target in calls])
-        for module in graph_modules
-    ]
+def _sites(graph: fx.Graph, calls: _Calls) -> list[fx.Node]:
+    return [node for node in graph.nodes if node.op == "call_function" and node.target in calls]
+
+
+def _replace_calls(graph_module: fx.GraphModule, calls: _Calls) -> list[str]:
+    """Returns a line per call replaced."""
+    lines = []
+    for node in _sites(graph_module.graph, calls):
+        target = calls[node.target]
+        lines.append(f"call {node.name}: {node.target} -> {target.__module__}.{target.__name__}")
+        node.target = target
+        if "self" in node.kwargs:  # ATen's name for it
+            node.kwargs = {"input" if key == "self" else key: value for key, value in node.kwargs.items()}
+    if lines:
+        graph_module.recompile()
+    return lines
 
 
 def _modes() -> tuple[bool, ...]:
@@ -149,8 +148,8 @@ class _Tracer(fx.Tracer):
         return super().create_node(*args, **kwargs)
 
 
-def _trace(model: nn.Module, calls: _Calls) -> fx.GraphModule:
-    """A GraphModule over all that ``model`` holds; ``model`` itself is not run."""
+def _trace(model: nn.Module, calls: _Calls) -> fx.GraphModule | None:
+    """A GraphModule over all that ``model`` holds, which is not run itself; None if its code has none of ``calls``."""
     wrappers = (torch.jit.ScriptModule, nn.parallel.DistributedDataParallel)
     if isinstance(model, wrappers) or hasattr(model, "_orig_mod"):
         raise TypeError(
@@ -163,8 +162,8 @@ def _trace(model: nn.Module, calls: _Calls) -> fx.GraphModule:
     double = copying.deepcopy(model, {id(tensor): tensor for tensor in tensors if isinstance(tensor, torch.Tensor)})
     tracer = _Tracer()
     graph = tracer.trace(double.train())
-    if not any(node.op == "call_function" and node.target in calls for node in graph.nodes):
-        return fx.GraphModule(nn.Module(), fx.Graph())  # nothing to replace, nothing to lose
+    if not _sites(graph, calls):
+        return None
     lost = tracer.lost
     if any(getattr(model, hooks) for hooks in _HOOKS):
         lost.append("its hooks")

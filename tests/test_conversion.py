@@ -191,6 +191,7 @@ def test_all_that_the_model_holds_stays():
     assert isinstance(model.last, torch.Tensor)  # tracing left no proxy
     seen.clear()
     assert_same_bits(converted(x), expected)
+    assert not convert(model.eval(), functional=True).training
     converted.activation.negative_slope = 0.9
     assert not torch.equal(converted(x), expected)
     assert seen == [LeakyReLU] * 2

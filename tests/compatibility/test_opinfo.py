@@ -57,7 +57,7 @@ def function_of(side: Side, inplace: bool):
 in_and_out_of_place = pytest.mark.parametrize("inplace", [False, True], ids=["out of place", "in place"])
 
 
-def skip_what_no_side_can(side: Side, sample: SampleInput, inplace: bool) -> bool:
+def beyond_the_builtin(side: Side, sample: SampleInput, inplace: bool) -> bool:
     """The built-in refuses the gradient of a negative slope in place (and gives none at 0); ours has it."""
     return side is not OURS and inplace and bool(sample.args) and sample.args[0] <= 0
 
@@ -105,7 +105,7 @@ def test_layouts_and_edge_values(side: Side, dtype: torch.dtype) -> None:
 @in_and_out_of_place
 def test_first_derivatives(side: Side, inplace: bool) -> None:
     for sample in samples(torch.float64, requires_grad=True):
-        if not skip_what_no_side_can(side, sample, inplace):
+        if not beyond_the_builtin(side, sample, inplace):
             assert gradcheck(
                 lambda x, args=sample.args: function_of(side, inplace)(x, *args),
                 sample.input,
@@ -120,7 +120,7 @@ def test_first_derivatives(side: Side, inplace: bool) -> None:
 @in_and_out_of_place
 def test_second_derivatives(side: Side, inplace: bool) -> None:
     for sample in samples(torch.float64, requires_grad=True):
-        if not skip_what_no_side_can(side, sample, inplace):
+        if not beyond_the_builtin(side, sample, inplace):
             assert gradgradcheck(
                 lambda x, args=sample.args: function_of(side, inplace)(x, *args),
                 sample.input,
@@ -178,7 +178,7 @@ def test_proxy_tensors(side: Side, mode: str, inplace: bool) -> None:
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 def test_aot_autograd(side: Side, dynamic: bool, inplace: bool) -> None:
     for sample in samples(torch.float32, requires_grad=True):
-        if not skip_what_no_side_can(side, sample, inplace):
+        if not beyond_the_builtin(side, sample, inplace):
             aot_autograd_check(function_of(side, inplace), (sample.input, *sample.args), {}, dynamic=dynamic)
 
 

@@ -412,28 +412,29 @@ void sync_threads() {
 } // namespace cuda_on_host
 
 // What GCC calls before every load and store of the code that it instruments.
-#define ACCESS(name, store)                                                      \
-  extern "C" void __asan_##name##1_noabort(uintptr_t address) {                  \
-    cuda_on_host::on_access(address, 1, store, __builtin_return_address(0));     \
-  }                                                                              \
-  extern "C" void __asan_##name##2_noabort(uintptr_t address) {                  \
-    cuda_on_host::on_access(address, 2, store, __builtin_return_address(0));     \
-  }                                                                              \
-  extern "C" void __asan_##name##4_noabort(uintptr_t address) {                  \
-    cuda_on_host::on_access(address, 4, store, __builtin_return_address(0));     \
-  }                                                                              \
-  extern "C" void __asan_##name##8_noabort(uintptr_t address) {                  \
-    cuda_on_host::on_access(address, 8, store, __builtin_return_address(0));     \
-  }                                                                              \
-  extern "C" void __asan_##name##16_noabort(uintptr_t address) {                 \
-    cuda_on_host::on_access(address, 16, store, __builtin_return_address(0));    \
-  }                                                                              \
-  extern "C" void __asan_##name##N_noabort(uintptr_t address, size_t bytes) {    \
+#define ACCESS(name, bytes, store)                                               \
+  extern "C" void __asan_##name##bytes##_noabort(uintptr_t address) {            \
     cuda_on_host::on_access(address, bytes, store, __builtin_return_address(0)); \
   }
 
-ACCESS(load, false)
-ACCESS(store, true)
+ACCESS(load, 1, false)
+ACCESS(load, 2, false)
+ACCESS(load, 4, false)
+ACCESS(load, 8, false)
+ACCESS(load, 16, false)
+ACCESS(store, 1, true)
+ACCESS(store, 2, true)
+ACCESS(store, 4, true)
+ACCESS(store, 8, true)
+ACCESS(store, 16, true)
+
+extern "C" void __asan_loadN_noabort(uintptr_t address, size_t bytes) {
+  cuda_on_host::on_access(address, bytes, false, __builtin_return_address(0));
+}
+
+extern "C" void __asan_storeN_noabort(uintptr_t address, size_t bytes) {
+  cuda_on_host::on_access(address, bytes, true, __builtin_return_address(0));
+}
 
 // What else it calls.
 extern "C" void __asan_handle_no_return() {}
