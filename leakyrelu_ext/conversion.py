@@ -110,12 +110,16 @@ def _sites(graph: fx.Graph, calls: _Calls) -> list[fx.Node]:
     return [node for node in graph.nodes if node.op == "call_function" and node.target in calls]
 
 
+def _name(target: Any) -> str:
+    return f"{target.__module__}.{target.__name__}" if inspect.isfunction(target) else str(target)
+
+
 def _replace_calls(graph_module: fx.GraphModule, calls: _Calls) -> list[str]:
     """Returns a line per call replaced."""
     lines = []
     for node in _sites(graph_module.graph, calls):
         target = calls[node.target]
-        lines.append(f"call {node.name}: {node.target} -> {target.__module__}.{target.__name__}")
+        lines.append(f"call {node.name}: {_name(node.target)} -> {_name(target)}")
         node.target = target
         if "self" in node.kwargs:  # ATen's name for it
             node.kwargs = {"input" if key == "self" else key: value for key, value in node.kwargs.items()}

@@ -136,6 +136,7 @@ def test_every_spelling_of_the_call():
     model, changes, x = Calls(), [], randn(20)
     converted = convert(model, functional=True, report=changes.append)
     assert len(changes) == 9
+    assert changes[0] == "call leaky_relu: torch.nn.functional.leaky_relu -> leakyrelu_ext.functional.leaky_relu"
     assert isinstance(converted, torch.fx.GraphModule)
     assert_same_bits(converted(x), model(x))
     targets = {node.target for node in converted.graph.nodes if node.op == "call_function"}
