@@ -5,9 +5,10 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import cases
 import pytest
 import torch
+
+import cases
 
 collect_ignore: list[str] = []
 

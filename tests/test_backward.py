@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
 from cases import (
     DTYPES,
     EXTREME_SLOPES,
@@ -15,8 +17,6 @@ from cases import (
     randn,
     random_bit_patterns,
 )
-from torch.utils.checkpoint import checkpoint
-
 from leakyrelu_ext import LeakyReLU, leaky_relu
 
 

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 import torch
-from cases import randn
 from torch import nn
+
+from cases import randn
 
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")

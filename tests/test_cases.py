@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from cases import DTYPES, HALF_DTYPES, LAYOUTS, assert_same_bits, every_bit_pattern, misaligned, random_bit_patterns
 
 

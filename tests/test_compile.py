@@ -2,16 +2,16 @@
 
 import math
 
-import cases
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import assert_same_bits, randn
 from torch import nn
 from torch._dynamo import compiled_autograd
 from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
+import cases
 import leakyrelu_ext
+from cases import assert_same_bits, randn
 from leakyrelu_ext import LeakyReLU, leaky_relu
 
 BACKENDS = ["eager", "aot_eager", "inductor"]

@@ -7,12 +7,12 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import assert_same_bits, randn
-from models import MODELS, Discriminator, GraphAttention, UNet, example_inputs
 from torch import nn
 
 import leakyrelu_ext
+from cases import assert_same_bits, randn
 from leakyrelu_ext import LeakyReLU, convert, leaky_relu, revert
+from models import MODELS, Discriminator, GraphAttention, UNet, example_inputs
 
 pytestmark = pytest.mark.cpu_only
 

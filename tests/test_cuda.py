@@ -1,11 +1,11 @@
 """What only a GPU can show. `make gpu-check` runs it, with the rest of the suite, on `--device cuda`."""
 
-import cases
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import assert_same_bits, randn
 
+import cases
+from cases import assert_same_bits, randn
 from leakyrelu_ext import LeakyReLU, leaky_relu, leaky_relu_, stats
 
 pytestmark = [pytest.mark.gpu, pytest.mark.native]

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import randn
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
+from cases import randn
 from leakyrelu_ext import LeakyReLU, LeakyReLUFunction, leaky_relu
 
 # Function, and as the last one the op that users can call without our Python code.

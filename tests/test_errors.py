@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import randn
 
+from cases import randn
 from leakyrelu_ext import LeakyReLU, LeakyReLUFunction, build_info, leaky_relu, leaky_relu_
 
 NATIVE = build_info()["native"]

@@ -3,6 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cases import (
     DTYPES,
     EXTREME_SLOPES,
@@ -16,9 +19,6 @@ from cases import (
     randn,
     random_bit_patterns,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
 from leakyrelu_ext import leaky_relu
 
 

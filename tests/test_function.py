@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import DTYPES, LAYOUTS, assert_same_bits, randn
 
+from cases import DTYPES, LAYOUTS, assert_same_bits, randn
 from leakyrelu_ext import LeakyReLUFunction
 
 

@@ -8,10 +8,10 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import assert_same_bits, randn
 from torch.utils.checkpoint import checkpoint
 
 import leakyrelu_ext
+from cases import assert_same_bits, randn
 from leakyrelu_ext import leaky_relu
 
 pytestmark = [pytest.mark.native, pytest.mark.cpu_only]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import DTYPES, LAYOUTS, SLOPES, WRITABLE, assert_same_bits, every_bit_pattern, randn
 
 import leakyrelu_ext
+from cases import DTYPES, LAYOUTS, SLOPES, WRITABLE, assert_same_bits, every_bit_pattern, randn
 from leakyrelu_ext import LeakyReLU, leaky_relu, leaky_relu_
 
 CALLS = {

@@ -3,13 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import assert_same_bits, randn
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cases import assert_same_bits, randn
 from leakyrelu_ext import LeakyReLU, leaky_relu, leaky_relu_
 
 

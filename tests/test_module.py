@@ -5,14 +5,14 @@ import inspect
 import io
 import pickle
 
-import cases
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import assert_same_bits, randn
 from torch import nn
 
+import cases
 import leakyrelu_ext
+from cases import assert_same_bits, randn
 from leakyrelu_ext import LeakyReLU, leaky_relu
 
 ARGUMENTS = [(), (0.2,), (0.2, True), (-1,)]

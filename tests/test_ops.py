@@ -1,12 +1,12 @@
 """The ops as torch.library sees them, and what they refuse."""
 
-import cases
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import DTYPES, LAYOUTS, WRITABLE, assert_same_bits, randn
 
+import cases
 import leakyrelu_ext
+from cases import DTYPES, LAYOUTS, WRITABLE, assert_same_bits, randn
 
 pytestmark = pytest.mark.native
 assert leakyrelu_ext.__version__  # its import registers the ops

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import DTYPES, assert_same_bits, randn
 
+from cases import DTYPES, assert_same_bits, randn
 from leakyrelu_ext import leaky_relu, leaky_relu_
 
 CHANNELS_LAST = torch.channels_last

@@ -4,6 +4,7 @@ docs/compatibility.md it stands behind; ``make compatibility`` writes that page 
 from __future__ import annotations
 
 import pytest
+
 from sides import BUILTIN, OURS, Side
 
 

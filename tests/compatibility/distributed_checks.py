@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from sides import BUILTIN, OURS, Side
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -24,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import leakyrelu_ext
+from sides import BUILTIN, OURS, Side
 
 
 def model(side: Side, inplace: bool = True) -> nn.Sequential:

@@ -6,13 +6,14 @@ import re
 
 import pytest
 import torch
-from cases import assert_same_bits, randn
-from models import MODELS, Discriminator, GraphAttention, UNet, example_inputs
-from sides import BUILTIN, OURS, Side
 from torch import nn
 from torch._dynamo import compiled_autograd
 from torch._dynamo.testing import CompileCounter
 from torch._inductor.utils import run_and_get_code
+
+from cases import assert_same_bits, randn
+from models import MODELS, Discriminator, GraphAttention, UNet, example_inputs
+from sides import BUILTIN, OURS, Side
 
 BACKENDS = ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
 every_backend = pytest.mark.parametrize("backend", BACKENDS)

@@ -7,10 +7,11 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
+
 from cases import assert_same_bits, randn
 from models import MODELS, Discriminator, GraphAttention, UNet, example_inputs
 from sides import Side
-from torch import nn
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import LAYOUTS, WRITABLE, assert_same_bits, randn, random_bit_patterns
-from sides import OURS, Side
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing._internal import composite_compliance
 from torch.testing._internal.common_dtype import all_types_and_complex_and
@@ -20,6 +18,9 @@ from torch.testing._internal.common_modules import module_db
 from torch.testing._internal.common_utils import gradcheck, gradgradcheck
 from torch.testing._internal.opinfo.core import SampleInput
 from torch.testing._internal.optests import aot_autograd_check
+
+from cases import LAYOUTS, WRITABLE, assert_same_bits, randn, random_bit_patterns
+from sides import OURS, Side
 
 (OPINFO,) = (info for info in op_db if info.name == "nn.functional.leaky_relu")
 (MODULEINFO,) = (info for info in module_db if info.module_cls is torch.nn.LeakyReLU)

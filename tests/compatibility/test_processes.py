@@ -15,12 +15,12 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 import torch.nn.functional as F
-from cases import assert_same_bits, randn
-from distributed_checks import CHECKS
-from sides import BUILTIN, OURS, Side
 from torch.utils.data import DataLoader, Dataset
 
 import leakyrelu_ext
+from cases import assert_same_bits, randn
+from distributed_checks import CHECKS
+from sides import BUILTIN, OURS, Side
 
 HERE = Path(__file__).parent
 RANKS = 2

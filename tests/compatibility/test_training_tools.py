@@ -8,13 +8,14 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import assert_same_bits, randn
-from models import Discriminator, UNet, example_inputs
-from sides import Side
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
+
+from cases import assert_same_bits, randn
+from models import Discriminator, UNet, example_inputs
+from sides import Side
 
 
 def feature(name: str, **more: str) -> pytest.MarkDecorator:

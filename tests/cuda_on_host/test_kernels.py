@@ -6,9 +6,10 @@ import mmap
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from cases import DTYPES, HALF_DTYPES, assert_same_bits, every_bit_pattern, misaligned, randn, random_bit_patterns
 from emulated import only_blocks, ops, packed, report, tile, warp_size
-from torch import Tensor
 
 SLOPE = 0.01
 MAP_NORESERVE = 0x4000  # of Linux; Python names it from 3.13 on

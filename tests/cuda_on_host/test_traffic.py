@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from cases import DTYPES, misaligned, randn
 from emulated import Report, ops, report, tile
 
