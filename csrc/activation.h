@@ -24,6 +24,45 @@ C10_HOST_DEVICE inline opmath scale_unless(bool positive, opmath value, opmath n
   return positive ? value : value * negative_slope;
 }
 
+/// An element of bias_leaky_relu's forward: `sum` is input + bias + residual.
+template <typename opmath>
+struct Activated {
+  opmath value;
+  bool positive;
+  bool passed; // a gradient
+};
+
+template <typename opmath>
+struct FamilyOf {
+  opmath negative_slope;
+  opmath gain;
+  opmath clamp;         // where clamped
+  opmath dropout_scale; // of the elements kept
+  bool clamped;
+};
+
+/// The products in the order of the separate ops, so that in float32 and float64 the results are theirs. NaN passes the clamp,
+/// but no gradient passes there, as in at::clamp.
+template <typename opmath>
+C10_HOST_DEVICE inline Activated<opmath> activate(opmath sum, bool kept, const FamilyOf<opmath>& family) {
+  const bool positive = is_positive(sum);
+  opmath value = scale_unless(positive, sum, family.negative_slope) * family.gain;
+  bool passed = kept;
+  if (family.clamped) {
+    passed = passed && value >= -family.clamp && value <= family.clamp;
+    value = value > family.clamp ? family.clamp : value;
+    value = value < -family.clamp ? -family.clamp : value;
+  }
+  return {kept ? value * family.dropout_scale : opmath(0), positive, passed};
+}
+
+/// Its derivative times grad. `gain` includes the dropout_scale.
+template <typename opmath>
+C10_HOST_DEVICE inline opmath activation_grad(
+    bool positive, bool passed, opmath grad, opmath negative_slope, opmath gain) {
+  return passed ? scale_unless(positive, grad * gain, negative_slope) : opmath(0);
+}
+
 /// Elements per mask byte; bit i of byte b (LSB first) belongs to element 8 * b + i in memory order.
 constexpr int64_t kMaskBits = 8;
 

@@ -1,6 +1,7 @@
 #pragma once
 // Refusals that every implementation of an op shares. Messages name the op, the argument, what came and what is accepted.
 
+#include <ATen/MemoryOverlap.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/core/Scalar.h>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "activation.h"
+#include "family.h"
 
 namespace leakyrelu_ext {
 
@@ -38,15 +40,15 @@ inline void check_mask(const at::Tensor& grad_output, const at::Tensor& mask, co
       ",), one bit per element of 'grad_output', got ", mask.scalar_type(), " of shape ", mask.sym_sizes());
 }
 
-inline void check_strides_size(const at::Tensor& grad_output, size_t strides) {
+inline void check_strides_size(const at::Tensor& grad_output, size_t strides, const char* op) {
   TORCH_CHECK(
-      strides == static_cast<size_t>(grad_output.dim()),
-      "leaky_relu_backward(): argument 'output_strides' must have one entry per dimension of 'grad_output' (",
-      grad_output.dim(), "), got ", strides);
+      strides == static_cast<size_t>(grad_output.dim()), op,
+      "(): argument 'output_strides' must have one entry per dimension of 'grad_output' (", grad_output.dim(),
+      "), got ", strides);
 }
 
 /// The kernels write numel consecutive elements: strides that do not describe such memory must not reach them.
-inline void check_dense(at::IntArrayRef sizes, at::IntArrayRef strides) {
+inline void check_dense(at::IntArrayRef sizes, at::IntArrayRef strides, const char* op) {
   std::vector<int64_t> ascending(sizes.size());
   std::iota(ascending.begin(), ascending.end(), 0);
   std::stable_sort(ascending.begin(), ascending.end(), [&](int64_t a, int64_t b) { return strides[a] < strides[b]; });
@@ -58,8 +60,71 @@ inline void check_dense(at::IntArrayRef sizes, at::IntArrayRef strides) {
     expected *= sizes[d];
   }
   TORCH_CHECK(
-      dense, "leaky_relu_backward(): argument 'output_strides' must describe dense, non-overlapping memory of shape ",
-      sizes, ", got ", strides);
+      dense, op, "(): argument 'output_strides' must describe dense, non-overlapping memory of shape ", sizes, ", got ",
+      strides);
+}
+
+inline void check_dim(const at::Tensor& tensor, int64_t dim, const char* op, const char* argument) {
+  TORCH_CHECK_INDEX(
+      dim >= -tensor.dim() && dim < tensor.dim(), op, "(): argument 'dim' must be a dimension of '", argument,
+      "', from ", -tensor.dim(), " to ", tensor.dim() - 1, ", got ", dim);
+}
+
+/// As check_mask, with or without a second half.
+inline void check_family_mask(const at::Tensor& grad_output, const at::Tensor& mask, const char* op) {
+  const c10::SymInt bytes = mask_bytes(grad_output.sym_numel());
+  TORCH_CHECK(
+      mask.device() == grad_output.device(), op, "(): argument 'mask' must be on the device of 'grad_output' (",
+      grad_output.device(), "), got ", mask.device());
+  TORCH_CHECK(
+      mask.scalar_type() == at::kByte && mask.dim() == 1 &&
+          (mask.sym_numel() == bytes || mask.sym_numel() == bytes * 2),
+      op, "(): argument 'mask' must be a uint8 tensor of shape (", bytes, ",) or (", bytes * 2,
+      ",), one or two bits per element of 'grad_output', got ", mask.scalar_type(), " of shape ", mask.sym_sizes());
+}
+
+/// What bias_leaky_relu and its kin refuse.
+inline void check_family(
+    const char* op,
+    const at::Tensor& input,
+    const std::optional<at::Tensor>& bias,
+    const std::optional<at::Tensor>& residual,
+    int64_t dim,
+    const Family& family) {
+  const auto check_tensor = [&](const at::Tensor& tensor, const char* argument) {
+    const auto dtype = tensor.scalar_type();
+    TORCH_CHECK_NOT_IMPLEMENTED(
+        dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16, op,
+        "(): argument '", argument, "' must be of dtype float64, float32, bfloat16 or float16, got ", dtype);
+    TORCH_CHECK(
+        tensor.device() == input.device(), op, "(): argument '", argument, "' must be on the device of 'input' (",
+        input.device(), "), got ", tensor.device());
+  };
+  check_tensor(input, "input");
+  if (bias.has_value()) {
+    check_tensor(*bias, "bias");
+    check_dim(input, dim, op, "input");
+    TORCH_CHECK(
+        bias->dim() == 1 && bias->sym_size(0) == input.sym_size(dim), op, "(): argument 'bias' must be of shape (",
+        input.sym_size(dim), ",), the size of 'input' in dim ", dim, ", got ", bias->sym_sizes());
+  }
+  if (residual.has_value()) {
+    check_tensor(*residual, "residual");
+    bool fits = residual->dim() <= input.dim();
+    for (int64_t d = 1; fits && d <= residual->dim(); ++d) {
+      fits = residual->sym_size(-d) == 1 || residual->sym_size(-d) == input.sym_size(-d);
+    }
+    TORCH_CHECK(
+        fits, op, "(): argument 'residual' must broadcast to the shape of 'input' ", input.sym_sizes(), ", got ",
+        residual->sym_sizes());
+  }
+  check_slope(input.scalar_type(), family.negative_slope);
+  TORCH_CHECK_VALUE(
+      !family.clamp.has_value() || *family.clamp >= 0, op, "(): argument 'clamp' must be at least 0, or None, got ",
+      *family.clamp);
+  TORCH_CHECK_VALUE(
+      family.dropout_p >= 0 && family.dropout_p <= 1, op, "(): argument 'dropout_p' must be from 0 to 1, got ",
+      family.dropout_p);
 }
 
 /// Layouts that no kernel takes: the exception type that the built-in raises for each.
@@ -70,6 +135,13 @@ inline void check_layout(const at::Tensor& input, const char* op) {
       "(): argument 'input' must be a strided or a jagged nested tensor, got ",
       input.is_nested() ? "a strided nested tensor" : "layout Sparse");
   TORCH_CHECK(layout == at::kStrided, op, "(): argument 'input' must be a strided tensor, got layout ", layout);
+}
+
+inline void check_not_overlapping(const at::Tensor& input, const char* op) {
+  TORCH_CHECK(
+      at::has_internal_overlap(input) != at::MemOverlap::Yes, op,
+      "(): unsupported operation: more than one element of the written-to tensor, argument 'input', refers to a "
+      "single memory location. Please clone() the tensor before performing the operation.");
 }
 
 /// PyTorch's own refusal comes with the version counter's step, after the write; this one comes before.

@@ -92,7 +92,7 @@ at::Tensor leaky_relu_backward(
   check_floating(grad_output, "leaky_relu_backward", "grad_output");
   check_mask(grad_output, mask, "leaky_relu_backward");
   if (output_strides.has_value()) {
-    check_strides_size(grad_output, output_strides->size());
+    check_strides_size(grad_output, output_strides->size(), "leaky_relu_backward");
   }
   const at::Tensor positive = unpack_mask(mask, grad_output.sym_sizes(), output_strides);
   return at::where(positive, grad_output, grad_output.mul(negative_slope));

@@ -7,7 +7,6 @@
 //   backward_strided  the same, of any strided grad_output; grad_input is dense
 // and registers the ops with DeviceOps<Backend>::register_kernels(m).
 
-#include <ATen/MemoryOverlap.h>
 #include <ATen/core/Tensor.h>
 #include <c10/util/strides.h>
 #include <torch/library.h>
@@ -122,17 +121,14 @@ struct DeviceOps {
       return Backend::empty_strided(
           sizes, c10::contiguous_strides(sizes), grad_output.scalar_type(), grad_output.device());
     }
-    check_strides_size(grad_output, output_strides->size());
-    check_dense(sizes, *output_strides);
+    check_strides_size(grad_output, output_strides->size(), "leaky_relu_backward");
+    check_dense(sizes, *output_strides, "leaky_relu_backward");
     return Backend::empty_strided(sizes, *output_strides, grad_output.scalar_type(), grad_output.device());
   }
 
   static void check_inplace_input(const at::Tensor& input, const char* op) {
     check_floating(input, op, "input");
-    TORCH_CHECK(
-        at::has_internal_overlap(input) != at::MemOverlap::Yes, op,
-        "(): unsupported operation: more than one element of the written-to tensor, argument 'input', refers to a "
-        "single memory location. Please clone() the tensor before performing the operation.");
+    check_not_overlapping(input, op);
   }
 
   static void run_forward(

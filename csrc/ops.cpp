@@ -16,4 +16,28 @@ TORCH_LIBRARY(leakyrelu_ext, m) {
       tags);
   // For the sole owner of grad_output, which is dense in the mask's order; not differentiable.
   m.def("leaky_relu_backward_(Tensor(a!) grad_output, Tensor mask, float negative_slope) -> ()", tags);
+
+  // dropout(clamp(gain * leaky_relu(input + bias + residual))). Its mask has a second half with clamp or dropout: one more bit per
+  // element, 1 where a gradient passes, neither clamped nor dropped.
+  std::vector<at::Tag> random = tags;
+  random.push_back(at::Tag::nondeterministic_seeded);
+  const std::string arguments =
+      "Tensor? bias=None, float negative_slope=0.01, Tensor? residual=None, int dim=1, float gain=1.0, "
+      "float? clamp=None, float dropout_p=0.0)";
+  m.def("bias_leaky_relu(Tensor input, " + arguments + " -> Tensor", random);
+  m.def("bias_leaky_relu_(Tensor(a!) input, " + arguments + " -> Tensor(a!)", random);
+  m.def("bias_leaky_relu_forward(Tensor input, " + arguments + " -> (Tensor output, Tensor mask)", random);
+  m.def("bias_leaky_relu_forward_(Tensor(a!) input, " + arguments + " -> Tensor mask", random);
+  // output_mask: which of the results are wanted; the others are empty. grad_bias: the sum of grad_input over all dimensions but
+  // `dim`, of dtype bias_dtype.
+  m.def(
+      "bias_leaky_relu_backward(Tensor grad_output, Tensor mask, float negative_slope, SymInt[]? output_strides, "
+      "float gain, float dropout_p, int dim, ScalarType bias_dtype, bool[2] output_mask) -> "
+      "(Tensor grad_input, Tensor grad_bias)",
+      tags);
+  // As leaky_relu_backward_.
+  m.def(
+      "bias_leaky_relu_backward_(Tensor(a!) grad_output, Tensor mask, float negative_slope, float gain, float dropout_p, "
+      "int dim, ScalarType bias_dtype, bool with_bias) -> Tensor grad_bias",
+      tags);
 }

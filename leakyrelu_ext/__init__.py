@@ -4,13 +4,14 @@ from ._library import build_info, stats
 from ._version import __version__
 from .autograd import LeakyReLUFunction
 from .conversion import convert, revert
-from .functional import leaky_relu, leaky_relu_, set_compile_target
+from .functional import bias_leaky_relu, leaky_relu, leaky_relu_, set_compile_target
 from .modules import LeakyReLU
 
 __all__ = [
     "LeakyReLU",
     "LeakyReLUFunction",
     "__version__",
+    "bias_leaky_relu",
     "build_info",
     "convert",
     "leaky_relu",

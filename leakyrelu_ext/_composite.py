@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
 
 def leaky_relu(input: Tensor, negative_slope: float) -> Tensor:
     return F.leaky_relu(input, negative_slope)
@@ -31,3 +33,98 @@ def leaky_relu_backward(
     grad_output: Tensor, mask: Tensor, negative_slope: float, output_strides: tuple[int, ...] | None
 ) -> Tensor:
     return torch.where(mask, grad_output, grad_output * negative_slope)
+
+
+def check_family(
+    op: str,
+    input: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    dim: int,
+    clamp: float | None,
+    dropout_p: float,
+    inplace: bool,
+) -> None:
+    """Refuses what the compiled ops refuse, in their words."""
+    if not isinstance(input, Tensor):
+        raise TypeError(f"{op}(): argument 'input' must be Tensor, not {type(input).__name__}")
+    for name, tensor in (("input", input), ("bias", bias), ("residual", residual)):
+        if tensor is not None and tensor.dtype not in FLOATING:
+            raise NotImplementedError(
+                f"{op}(): argument '{name}' must be of dtype float64, float32, bfloat16 or float16, got {tensor.dtype}"
+            )
+        if tensor is not None and tensor.device != input.device:
+            raise RuntimeError(
+                f"{op}(): argument '{name}' must be on the device of 'input' ({input.device}), got {tensor.device}"
+            )
+    if bias is not None:
+        if not -input.dim() <= dim < input.dim():
+            raise IndexError(
+                f"{op}(): argument 'dim' must be a dimension of 'input', from {-input.dim()} to {input.dim() - 1}, got {dim}"
+            )
+        if bias.dim() != 1 or bias.size(0) != input.size(dim):
+            raise RuntimeError(
+                f"{op}(): argument 'bias' must be of shape ({input.size(dim)},), the size of 'input' in dim {dim}, "
+                f"got {tuple(bias.shape)}"
+            )
+    if residual is not None:
+        sizes, other = (1,) * (residual.dim() - input.dim()) + tuple(input.shape), tuple(residual.shape)
+        aligned = (1,) * (len(sizes) - len(other)) + other
+        if residual.dim() > input.dim() or any(r not in (1, n) for r, n in zip(aligned, sizes, strict=True)):
+            raise RuntimeError(
+                f"{op}(): argument 'residual' must broadcast to the shape of 'input' {tuple(input.shape)}, got {other}"
+            )
+        if inplace and torch.promote_types(input.dtype, residual.dtype) != input.dtype:
+            raise RuntimeError(
+                f"{op}(): argument 'residual' of dtype {residual.dtype} makes results that 'input' of dtype {input.dtype} "
+                "cannot hold in place"
+            )
+    if clamp is not None and not clamp >= 0:
+        raise ValueError(f"{op}(): argument 'clamp' must be at least 0, or None, got {clamp}")
+    if not 0 <= dropout_p <= 1:
+        raise ValueError(f"{op}(): argument 'dropout_p' must be from 0 to 1, got {dropout_p}")
+
+
+def bias_leaky_relu(
+    input: Tensor,
+    bias: Tensor | None,
+    negative_slope: float,
+    residual: Tensor | None,
+    dim: int,
+    gain: float,
+    clamp: float | None,
+    dropout_p: float,
+) -> Tensor:
+    check_family("bias_leaky_relu", input, bias, residual, dim, clamp, dropout_p, inplace=False)
+    dtype = input.dtype if residual is None else torch.promote_types(input.dtype, residual.dtype)
+    # As the kernels: float arithmetic for the 16-bit dtypes, rounded once at the end.
+    opmath = torch.promote_types(dtype, torch.float32)
+    x = input.to(opmath)
+    if bias is not None:
+        shape = [1] * input.dim()
+        shape[dim] = -1
+        x = x + bias.to(opmath).view(shape)
+    if residual is not None:
+        x = x + residual.to(opmath)
+    x = F.leaky_relu(x, negative_slope)
+    if gain != 1:
+        x = x * gain
+    if clamp is not None:
+        x = x.clamp(-clamp, clamp)
+    if dropout_p:
+        x = F.dropout(x, dropout_p)
+    return x.to(dtype)
+
+
+def bias_leaky_relu_(
+    input: Tensor,
+    bias: Tensor | None,
+    negative_slope: float,
+    residual: Tensor | None,
+    dim: int,
+    gain: float,
+    clamp: float | None,
+    dropout_p: float,
+) -> Tensor:
+    check_family("bias_leaky_relu_", input, bias, residual, dim, clamp, dropout_p, inplace=True)
+    return input.copy_(bias_leaky_relu(input.clone(), bias, negative_slope, residual, dim, gain, clamp, dropout_p))

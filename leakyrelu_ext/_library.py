@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._composite import FLOATING
 from ._version import __version__
 
 _FOLDER = Path(__file__).parent
-_FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def _same_abi(built: str, running: str) -> bool:
@@ -94,7 +94,7 @@ def stats() -> dict[str, int]:
 
 
 def _check_floating(op: str, argument: str, tensor: Tensor) -> None:
-    if tensor.dtype not in _FLOATING:
+    if tensor.dtype not in FLOATING:
         raise NotImplementedError(
             f"{op}(): \"leaky_relu\" not implemented for '{tensor.dtype}': argument '{argument}' must be of dtype float64, "
             "float32, bfloat16 or float16"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function_unary
+from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 
 from . import _composite
 from ._library import native
@@ -82,3 +82,74 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
 def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
     """In-place version of :func:`leaky_relu`."""
     return leaky_relu(input, negative_slope, inplace=True)
+
+
+def bias_leaky_relu(
+    input: Tensor,
+    bias: Tensor | None = None,
+    negative_slope: float = 0.01,
+    *,
+    residual: Tensor | None = None,
+    dim: int = 1,
+    gain: float = 1.0,
+    clamp: float | None = None,
+    dropout_p: float = 0.0,
+    training: bool = True,
+    inplace: bool = False,
+) -> Tensor:
+    """Bias, residual, Leaky ReLU, gain, clamp and dropout, any of them, in one pass each way.
+
+    ``dropout(clamp(gain * leaky_relu(input + bias + residual)))``.
+
+    Computed in float32 (float64 for float64) and rounded once. Keeps one bit per element for the backward, two with clamp or
+    dropout; the gradient of ``bias`` is summed in the same pass as the gradient of ``input``, in the same order for the same
+    shape and number of threads. Under :func:`torch.compile`, export and tracing it becomes the same formula in PyTorch's own
+    ops, which those can fuse.
+
+    Args:
+        input: floating-point tensor of shape ``(*)`` and any memory format.
+        bias: of shape ``(input.size(dim),)`` and any floating dtype, read in its own precision. Default: none.
+        negative_slope: slope for sums ``<= 0`` (dimensionless; any float).
+        residual: added to ``input``; of any shape that broadcasts to ``input``'s and any memory format. Default: none.
+        dim: the dimension of ``input`` that ``bias`` belongs to.
+        gain: factor after the activation (dimensionless; StyleGAN: ``2 ** 0.5``).
+        clamp: results stay within ``[-clamp, clamp]``; NaN stays NaN. Default: none.
+        dropout_p: probability of an element to become 0; the others are divided by ``1 - dropout_p``. Random numbers come
+            from the device's default generator (:func:`torch.manual_seed`).
+        training: ``dropout_p`` counts as 0 unless ``training``.
+        inplace: overwrite ``input``.
+
+    Returns:
+        Tensor of ``input``'s shape and strides (those of ``torch.empty_like(input)``); of its dtype, or of the one that
+        ``input`` and ``residual`` promote to; ``input`` if ``inplace``.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        NotImplementedError: ``input``, ``bias`` or ``residual`` is not of a real floating-point dtype.
+        RuntimeError: ``bias`` or ``residual`` is of another shape or on another device; ``inplace`` on a leaf that requires
+            grad, on a view of one, on an expanded tensor, or with a ``residual`` of a wider dtype.
+        IndexError: ``dim`` is out of range.
+        ValueError: ``clamp`` is negative or NaN, or ``dropout_p`` outside [0, 1].
+
+    Karras et al.: Analyzing and Improving the Image Quality of StyleGAN, CVPR 2020 (bias, activation, gain). Srivastava
+    et al.: Dropout: A Simple Way to Prevent Neural Networks from Overfitting, JMLR 2014.
+    """
+    tensors = (input, bias, residual)
+    if has_torch_function_variadic(*tensors):
+        return handle_torch_function(
+            bias_leaky_relu,
+            tensors,
+            input,
+            bias,
+            negative_slope,
+            residual=residual,
+            dim=dim,
+            gain=gain,
+            clamp=clamp,
+            dropout_p=dropout_p,
+            training=training,
+            inplace=inplace,
+        )
+    ops = _when_compiling() if torch.compiler.is_compiling() else _eager
+    op = ops.bias_leaky_relu_ if inplace else ops.bias_leaky_relu
+    return op(input, bias, negative_slope, residual, dim, gain, clamp, dropout_p if training else 0.0)  # type: ignore[no-any-return]

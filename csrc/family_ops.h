@@ -1,0 +1,289 @@
+#pragma once
+// What every device's implementation of the bias_leaky_relu ops shares: argument checks, allocation and layout. A backend supplies
+//   empty_strided(sizes, strides, dtype, device) -> Tensor
+//   family_forward(FamilyForward)
+//   family_backward(FamilyBackward)
+// and registers the ops with FamilyOps<Backend>::register_kernels(m).
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/strides.h>
+#include <torch/library.h>
+
+#include <array>
+#include <tuple>
+
+#include "activation.h"
+#include "checks.h"
+#include "dense.h"
+#include "device_ops.h"
+#include "family.h"
+#include "stats.h"
+
+namespace leakyrelu_ext {
+
+/// Not empty. `mask` is nullptr if none is wanted; else its first half says which sums were positive, and if
+/// family.has_passed() a second half of as many bytes says where a gradient passes.
+struct FamilyForward {
+  const at::Tensor& input;    // any strides
+  const at::Tensor* bias;     // contiguous, of the opmath dtype; nullptr: none
+  const at::Tensor* residual; // of input's sizes and dtype, any strides; nullptr: none
+  const at::Tensor& output;   // dense; or input itself, which is dense then
+  const at::Tensor* mask;
+  Channels channels; // of output's memory order
+  Family family;
+};
+
+/// Not empty. family.clamp only says, as has_passed() does, that the mask has a second half.
+struct FamilyBackward {
+  const at::Tensor& grad_output; // any strides
+  const at::Tensor& mask;        // contiguous, in grad_input's memory order
+  at::IntArrayRef strides;       // of grad_input, dense
+  const at::Tensor* grad_input;  // may be grad_output; nullptr: not wanted
+  const at::Tensor* grad_bias;   // contiguous, of any floating dtype; nullptr: not wanted
+  Channels channels;
+  Family family;
+};
+
+/// The constants in the kernel's precision.
+template <typename T>
+FamilyOf<opmath_t<T>> family_as(const Family& family) {
+  return {
+      slope_as<T>(family.negative_slope), static_cast<opmath_t<T>>(family.gain),
+      static_cast<opmath_t<T>>(family.clamp.value_or(0)), static_cast<opmath_t<T>>(family.dropout_scale()),
+      family.clamp.has_value()};
+}
+
+inline Channels channels_of(const at::Tensor& tensor, at::IntArrayRef dense_strides, int64_t dim) {
+  dim = dim < 0 ? dim + tensor.dim() : dim;
+  const int64_t count = tensor.size(dim);
+  // The stride of a dimension of size 1 says nothing.
+  return {count, count == 1 ? tensor.numel() : dense_strides[dim]};
+}
+
+template <class Backend>
+struct FamilyOps {
+  static at::Tensor bias_leaky_relu(
+      const at::Tensor& input,
+      const std::optional<at::Tensor>& bias,
+      double negative_slope,
+      const std::optional<at::Tensor>& residual,
+      int64_t dim,
+      double gain,
+      std::optional<double> clamp,
+      double dropout_p) {
+    const Family family{negative_slope, gain, clamp, dropout_p};
+    check_family("bias_leaky_relu", input, bias, residual, dim, family);
+    const at::Tensor output = empty_like(input);
+    run_forward(input, bias, residual, dim, family, output, nullptr);
+    return output;
+  }
+
+  static at::Tensor& bias_leaky_relu_(
+      at::Tensor& input,
+      const std::optional<at::Tensor>& bias,
+      double negative_slope,
+      const std::optional<at::Tensor>& residual,
+      int64_t dim,
+      double gain,
+      std::optional<double> clamp,
+      double dropout_p) {
+    const Family family{negative_slope, gain, clamp, dropout_p};
+    check_family("bias_leaky_relu_", input, bias, residual, dim, family);
+    run_forward_("bias_leaky_relu_", input, bias, residual, dim, family, nullptr);
+    return input;
+  }
+
+  static std::tuple<at::Tensor, at::Tensor> bias_leaky_relu_forward(
+      const at::Tensor& input,
+      const std::optional<at::Tensor>& bias,
+      double negative_slope,
+      const std::optional<at::Tensor>& residual,
+      int64_t dim,
+      double gain,
+      std::optional<double> clamp,
+      double dropout_p) {
+    const Family family{negative_slope, gain, clamp, dropout_p};
+    check_family("bias_leaky_relu_forward", input, bias, residual, dim, family);
+    at::Tensor output = empty_like(input);
+    at::Tensor mask = empty_mask(input, family);
+    run_forward(input, bias, residual, dim, family, output, &mask);
+    return {std::move(output), std::move(mask)};
+  }
+
+  static at::Tensor bias_leaky_relu_forward_(
+      at::Tensor& input,
+      const std::optional<at::Tensor>& bias,
+      double negative_slope,
+      const std::optional<at::Tensor>& residual,
+      int64_t dim,
+      double gain,
+      std::optional<double> clamp,
+      double dropout_p) {
+    const Family family{negative_slope, gain, clamp, dropout_p};
+    check_family("bias_leaky_relu_forward_", input, bias, residual, dim, family);
+    at::Tensor mask = empty_mask(input, family);
+    run_forward_("bias_leaky_relu_forward_", input, bias, residual, dim, family, &mask);
+    return mask;
+  }
+
+  static std::tuple<at::Tensor, at::Tensor> bias_leaky_relu_backward(
+      const at::Tensor& grad_output,
+      const at::Tensor& mask,
+      double negative_slope,
+      at::OptionalIntArrayRef output_strides,
+      double gain,
+      double dropout_p,
+      int64_t dim,
+      at::ScalarType bias_dtype,
+      std::array<bool, 2> output_mask) {
+    constexpr auto op = "bias_leaky_relu_backward";
+    const auto sizes = grad_output.sizes();
+    c10::DimVector strides(c10::contiguous_strides(sizes));
+    if (output_strides.has_value()) {
+      check_strides_size(grad_output, output_strides->size(), op);
+      check_dense(sizes, *output_strides, op);
+      strides = c10::DimVector(*output_strides);
+    }
+    check_backward(op, grad_output, mask, dim, output_mask[1], bias_dtype);
+    const at::IntArrayRef none{0};
+    at::Tensor grad_input = Backend::empty_strided(
+        output_mask[0] ? sizes : none, output_mask[0] ? at::IntArrayRef(strides) : at::IntArrayRef{1},
+        grad_output.scalar_type(), grad_output.device());
+    at::Tensor grad_bias = run_backward(
+        grad_output, mask, output_mask[0] ? &grad_input : nullptr, strides,
+        {negative_slope, gain, std::nullopt, dropout_p}, dim, bias_dtype, output_mask[1]);
+    return {std::move(grad_input), std::move(grad_bias)};
+  }
+
+  static at::Tensor bias_leaky_relu_backward_(
+      at::Tensor& grad_output,
+      const at::Tensor& mask,
+      double negative_slope,
+      double gain,
+      double dropout_p,
+      int64_t dim,
+      at::ScalarType bias_dtype,
+      bool with_bias) {
+    constexpr auto op = "bias_leaky_relu_backward_";
+    TORCH_CHECK(
+        grad_output.is_non_overlapping_and_dense(), op, "(): argument 'grad_output' must be dense, got strides ",
+        grad_output.strides(), " for shape ", grad_output.sizes());
+    check_backward(op, grad_output, mask, dim, with_bias, bias_dtype);
+    stats::count(stats::backward_into_grad_output);
+    return run_backward(
+        grad_output, mask, &grad_output, grad_output.strides(), {negative_slope, gain, std::nullopt, dropout_p}, dim,
+        bias_dtype, with_bias);
+  }
+
+  static void register_kernels(torch::Library& m) {
+    m.impl("bias_leaky_relu", TORCH_FN(bias_leaky_relu));
+    m.impl("bias_leaky_relu_", TORCH_FN(bias_leaky_relu_));
+    m.impl("bias_leaky_relu_forward", TORCH_FN(bias_leaky_relu_forward));
+    m.impl("bias_leaky_relu_forward_", TORCH_FN(bias_leaky_relu_forward_));
+    m.impl("bias_leaky_relu_backward", TORCH_FN(bias_leaky_relu_backward));
+    m.impl("bias_leaky_relu_backward_", TORCH_FN(bias_leaky_relu_backward_));
+  }
+
+ private:
+  static at::Tensor empty_like(const at::Tensor& input) {
+    return Backend::empty_strided(input.sizes(), dense_strides(input), input.scalar_type(), input.device());
+  }
+
+  static at::Tensor empty_mask(const at::Tensor& input, const Family& family) {
+    return Backend::empty_strided(
+        {mask_bytes(input.numel()) * (family.has_passed() ? 2 : 1)}, {1}, at::kByte, input.device());
+  }
+
+  static void run_forward(
+      const at::Tensor& input,
+      const std::optional<at::Tensor>& bias,
+      const std::optional<at::Tensor>& residual,
+      int64_t dim,
+      const Family& family,
+      const at::Tensor& output,
+      const at::Tensor* mask) {
+    if (input.numel() == 0) {
+      return;
+    }
+    at::Tensor bias_values, residual_values;
+    Channels channels;
+    if (bias.has_value()) {
+      bias_values = bias->to(c10::promoteTypes(input.scalar_type(), at::kFloat)).contiguous();
+      channels = channels_of(output, dense_strides(output), dim);
+    }
+    if (residual.has_value()) {
+      residual_values = residual->expand(input.sizes());
+    }
+    Backend::family_forward(
+        {input, bias.has_value() ? &bias_values : nullptr, residual.has_value() ? &residual_values : nullptr, output,
+         mask, channels, family});
+  }
+
+  static void run_forward_(
+      const char* op,
+      const at::Tensor& input,
+      const std::optional<at::Tensor>& bias,
+      const std::optional<at::Tensor>& residual,
+      int64_t dim,
+      const Family& family,
+      const at::Tensor* mask) {
+    check_not_overlapping(input, op);
+    // Another tensor that shares this memory would be overwritten before it is read.
+    const bool shared =
+        (bias.has_value() && bias->is_alias_of(input)) || (residual.has_value() && residual->is_alias_of(input));
+    if (input.is_non_overlapping_and_dense() && !shared) {
+      run_forward(input, bias, residual, dim, family, input, mask);
+    } else {
+      const at::Tensor output = empty_like(input);
+      run_forward(input, bias, residual, dim, family, output, mask);
+      input.copy_(output);
+    }
+  }
+
+  static void check_backward(
+      const char* op,
+      const at::Tensor& grad_output,
+      const at::Tensor& mask,
+      int64_t dim,
+      bool with_bias,
+      at::ScalarType bias_dtype) {
+    check_floating(grad_output, op, "grad_output");
+    check_family_mask(grad_output, mask, op);
+    if (with_bias) {
+      check_dim(grad_output, dim, op, "grad_output");
+      TORCH_CHECK_NOT_IMPLEMENTED(
+          at::isFloatingType(bias_dtype), op, "(): argument 'bias_dtype' must be a floating dtype, got ", bias_dtype);
+    }
+  }
+
+  static at::Tensor run_backward(
+      const at::Tensor& grad_output,
+      const at::Tensor& mask,
+      const at::Tensor* grad_input,
+      at::IntArrayRef strides,
+      Family family,
+      int64_t dim,
+      at::ScalarType bias_dtype,
+      bool with_bias) {
+    stats::count(stats::backward_calls);
+    Channels channels;
+    if (with_bias) {
+      channels = channels_of(grad_output, strides, dim);
+    }
+    const at::Tensor grad_bias =
+        Backend::empty_strided({with_bias ? channels.count : 0}, {1}, bias_dtype, grad_output.device());
+    if (grad_output.numel() == 0) {
+      grad_bias.zero_();
+      return grad_bias;
+    }
+    if (mask.numel() != mask_bytes(grad_output.numel())) {
+      family.clamp = 0; // only says that the mask has a second half
+    }
+    Backend::family_backward(
+        {grad_output, *mask.expect_contiguous(), strides, grad_input, with_bias ? &grad_bias : nullptr, channels,
+         family});
+    return grad_bias;
+  }
+};
+
+} // namespace leakyrelu_ext
