@@ -1,5 +1,5 @@
 #pragma once
-// What python.cpp needs to know of the autograd node. Derivatives: autograd.cpp.
+// What python.cpp needs to know of the autograd nodes. Derivatives: autograd.cpp, bias_autograd.cpp.
 
 #include <typeinfo>
 
@@ -7,7 +7,10 @@ namespace leakyrelu_ext {
 
 constexpr const char* kNodeName = "LeakyReLUBackward";
 
-/// The C++ type of the node behind every op's grad_fn.
+constexpr const char* kBiasNodeName = "BiasLeakyReLUBackward";
+
+/// The C++ types of the nodes behind the ops' grad_fn.
 const std::type_info& node_type();
+const std::type_info& bias_node_type();
 
 } // namespace leakyrelu_ext

@@ -127,6 +127,14 @@ inline void check_family(
       family.dropout_p);
 }
 
+/// In place, input must hold what the addition gives.
+inline void check_holds(const at::Tensor& input, const std::optional<at::Tensor>& residual, const char* op) {
+  TORCH_CHECK(
+      !residual.has_value() || c10::promoteTypes(input.scalar_type(), residual->scalar_type()) == input.scalar_type(),
+      op, "(): argument 'residual' of dtype ", residual->scalar_type(), " makes results that 'input' of dtype ",
+      input.scalar_type(), " cannot hold in place");
+}
+
 /// Layouts that no kernel takes: the exception type that the built-in raises for each.
 inline void check_layout(const at::Tensor& input, const char* op) {
   const auto layout = input.layout();

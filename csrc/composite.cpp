@@ -3,7 +3,6 @@
 
 #include "composite.h"
 
-#include <ATen/FunctionalTensorWrapper.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/leaky_relu.h>
@@ -16,6 +15,7 @@
 #include "activation.h"
 #include "checks.h"
 #include "dense.h"
+#include "functionalize.h"
 #include "ops.h"
 
 namespace leakyrelu_ext {
@@ -34,6 +34,8 @@ at::Tensor bit_values(const at::Tensor& like) {
   return at::arange(kMaskBits, like.options().dtype(at::kByte)).exp2().to(at::kByte);
 }
 
+} // namespace
+
 at::Tensor pack_mask(const at::Tensor& positive, c10::SymIntArrayRef strides) {
   const c10::SymInt n = positive.sym_numel();
   const c10::SymInt bytes = mask_bytes(n);
@@ -42,7 +44,6 @@ at::Tensor pack_mask(const at::Tensor& positive, c10::SymIntArrayRef strides) {
   return padded.view_symint({bytes, kMaskBits}).mul(bit_values(flat)).sum(-1, /*keepdim=*/false, at::kByte);
 }
 
-/// The mask as a bool tensor of shape `sizes`, whose memory order is that of `strides`; nullopt: contiguous.
 at::Tensor unpack_mask(const at::Tensor& mask, c10::SymIntArrayRef sizes, at::OptionalSymIntArrayRef strides) {
   const c10::SymInt n = c10::multiply_integers(sizes);
   const at::Tensor bits = mask.unsqueeze(-1).bitwise_and(bit_values(mask)).ne(0);
@@ -59,8 +60,6 @@ at::Tensor unpack_mask(const at::Tensor& mask, c10::SymIntArrayRef sizes, at::Op
   }
   return flat.view_symint(ordered_sizes).permute(inverse);
 }
-
-} // namespace
 
 at::Tensor& leaky_relu_(at::Tensor& input, const at::Scalar& negative_slope) {
   check_not_inference(input);
@@ -107,24 +106,6 @@ void leaky_relu_backward_(at::Tensor& grad_output, const at::Tensor& mask, doubl
 
 namespace {
 
-namespace functionalization = at::functionalization::impl;
-
-/// Runs `op` below functionalization and makes its first result the new value of `input`, as PyTorch generates it for its
-/// own in-place ops.
-template <typename Op>
-auto replace_value(at::Tensor& input, const Op& op) {
-  functionalization::sync(input);
-  const at::Tensor value = functionalization::from_functional_tensor(input);
-  auto results = [&] {
-    at::AutoDispatchSkipFunctionalize guard;
-    return op(value);
-  }();
-  functionalization::replace_(input, std::get<0>(results));
-  functionalization::commit_update(input);
-  functionalization::sync(input);
-  return results;
-}
-
 at::Tensor& leaky_relu_functionalized_(at::Tensor& input, double negative_slope) {
   if (!functionalization::isFunctionalTensor(input)) {
     at::AutoDispatchSkipFunctionalize guard;
@@ -146,11 +127,7 @@ at::Tensor leaky_relu_forward_functionalized_(at::Tensor& input, double negative
 }
 
 void leaky_relu_backward_functionalized_(at::Tensor& grad_output, const at::Tensor& mask, double negative_slope) {
-  at::Tensor bits = mask;
-  if (functionalization::isFunctionalTensor(mask)) {
-    functionalization::sync(mask);
-    bits = functionalization::from_functional_tensor(mask);
-  }
+  const at::Tensor bits = plain_value(mask);
   if (!functionalization::isFunctionalTensor(grad_output)) {
     at::AutoDispatchSkipFunctionalize guard;
     return ops::leaky_relu_backward_().call(grad_output, bits, negative_slope);

@@ -22,4 +22,10 @@ at::Tensor leaky_relu_backward(
 
 void leaky_relu_backward_(at::Tensor& grad_output, const at::Tensor& mask, double negative_slope);
 
+/// One bit per element, in the memory order that `strides` describe.
+at::Tensor pack_mask(const at::Tensor& bits, c10::SymIntArrayRef strides);
+
+/// The mask as a bool tensor of shape `sizes`, whose memory order is that of `strides`; nullopt: contiguous.
+at::Tensor unpack_mask(const at::Tensor& mask, c10::SymIntArrayRef sizes, at::OptionalSymIntArrayRef strides);
+
 } // namespace leakyrelu_ext::composite

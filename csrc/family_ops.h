@@ -17,6 +17,7 @@
 #include "dense.h"
 #include "device_ops.h"
 #include "family.h"
+#include "promote.h"
 #include "stats.h"
 
 namespace leakyrelu_ext {
@@ -73,8 +74,9 @@ struct FamilyOps {
       double dropout_p) {
     const Family family{negative_slope, gain, clamp, dropout_p};
     check_family("bias_leaky_relu", input, bias, residual, dim, family);
-    const at::Tensor output = empty_like(input);
-    run_forward(input, bias, residual, dim, family, output, nullptr);
+    const Promoted operands = promote(input, residual);
+    const at::Tensor output = empty_like(operands.input);
+    run_forward(operands, bias, dim, family, output, nullptr);
     return output;
   }
 
@@ -104,9 +106,10 @@ struct FamilyOps {
       double dropout_p) {
     const Family family{negative_slope, gain, clamp, dropout_p};
     check_family("bias_leaky_relu_forward", input, bias, residual, dim, family);
-    at::Tensor output = empty_like(input);
+    const Promoted operands = promote(input, residual);
+    at::Tensor output = empty_like(operands.input);
     at::Tensor mask = empty_mask(input, family);
-    run_forward(input, bias, residual, dim, family, output, &mask);
+    run_forward(operands, bias, dim, family, output, &mask);
     return {std::move(output), std::move(mask)};
   }
 
@@ -195,13 +198,13 @@ struct FamilyOps {
   }
 
   static void run_forward(
-      const at::Tensor& input,
+      const Promoted& operands,
       const std::optional<at::Tensor>& bias,
-      const std::optional<at::Tensor>& residual,
       int64_t dim,
       const Family& family,
       const at::Tensor& output,
       const at::Tensor* mask) {
+    const auto& [input, residual] = operands;
     if (input.numel() == 0) {
       return;
     }
@@ -228,14 +231,16 @@ struct FamilyOps {
       const Family& family,
       const at::Tensor* mask) {
     check_not_overlapping(input, op);
+    check_holds(input, residual, op);
+    const Promoted operands = promote(input, residual);
     // Another tensor that shares this memory would be overwritten before it is read.
     const bool shared =
         (bias.has_value() && bias->is_alias_of(input)) || (residual.has_value() && residual->is_alias_of(input));
     if (input.is_non_overlapping_and_dense() && !shared) {
-      run_forward(input, bias, residual, dim, family, input, mask);
+      run_forward(operands, bias, dim, family, input, mask);
     } else {
       const at::Tensor output = empty_like(input);
-      run_forward(input, bias, residual, dim, family, output, mask);
+      run_forward(operands, bias, dim, family, output, mask);
       input.copy_(output);
     }
   }

@@ -19,15 +19,14 @@ TORCH_LIBRARY(leakyrelu_ext, m) {
 
   // dropout(clamp(gain * leaky_relu(input + bias + residual))). Its mask has a second half with clamp or dropout: one more bit per
   // element, 1 where a gradient passes, neither clamped nor dropped.
-  std::vector<at::Tag> random = tags;
-  random.push_back(at::Tag::nondeterministic_seeded);
+  const std::vector<at::Tag> random{at::Tag::pt2_compliant_tag, at::Tag::nondeterministic_seeded};
   const std::string arguments =
       "Tensor? bias=None, float negative_slope=0.01, Tensor? residual=None, int dim=1, float gain=1.0, "
       "float? clamp=None, float dropout_p=0.0)";
-  m.def("bias_leaky_relu(Tensor input, " + arguments + " -> Tensor", random);
-  m.def("bias_leaky_relu_(Tensor(a!) input, " + arguments + " -> Tensor(a!)", random);
-  m.def("bias_leaky_relu_forward(Tensor input, " + arguments + " -> (Tensor output, Tensor mask)", random);
-  m.def("bias_leaky_relu_forward_(Tensor(a!) input, " + arguments + " -> Tensor mask", random);
+  m.def(("bias_leaky_relu(Tensor input, " + arguments + " -> Tensor").c_str(), random);
+  m.def(("bias_leaky_relu_(Tensor(a!) input, " + arguments + " -> Tensor(a!)").c_str(), random);
+  m.def(("bias_leaky_relu_forward(Tensor input, " + arguments + " -> (Tensor output, Tensor mask)").c_str(), random);
+  m.def(("bias_leaky_relu_forward_(Tensor(a!) input, " + arguments + " -> Tensor mask").c_str(), random);
   // output_mask: which of the results are wanted; the others are empty. grad_bias: the sum of grad_input over all dimensions but
   // `dim`, of dtype bias_dtype.
   m.def(

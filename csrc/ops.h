@@ -4,6 +4,8 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include <array>
+#include <optional>
 #include <tuple>
 
 namespace leakyrelu_ext::ops {
@@ -42,6 +44,50 @@ inline const auto& leaky_relu_backward() {
 
 inline const auto& leaky_relu_backward_() {
   static const auto op = find<void(at::Tensor&, const at::Tensor&, double)>("leakyrelu_ext::leaky_relu_backward_");
+  return op;
+}
+
+#define LEAKYRELU_EXT_FAMILY_PARAMETERS                                                                               \
+  const std::optional<at::Tensor>&, double, const std::optional<at::Tensor>&, int64_t, double, std::optional<double>, \
+      double
+
+inline const auto& bias_leaky_relu() {
+  static const auto op =
+      find<at::Tensor(const at::Tensor&, LEAKYRELU_EXT_FAMILY_PARAMETERS)>("leakyrelu_ext::bias_leaky_relu");
+  return op;
+}
+
+inline const auto& bias_leaky_relu_() {
+  static const auto op =
+      find<at::Tensor&(at::Tensor&, LEAKYRELU_EXT_FAMILY_PARAMETERS)>("leakyrelu_ext::bias_leaky_relu_");
+  return op;
+}
+
+inline const auto& bias_leaky_relu_forward() {
+  static const auto op = find<std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, LEAKYRELU_EXT_FAMILY_PARAMETERS)>(
+      "leakyrelu_ext::bias_leaky_relu_forward");
+  return op;
+}
+
+inline const auto& bias_leaky_relu_forward_() {
+  static const auto op =
+      find<at::Tensor(at::Tensor&, LEAKYRELU_EXT_FAMILY_PARAMETERS)>("leakyrelu_ext::bias_leaky_relu_forward_");
+  return op;
+}
+
+#undef LEAKYRELU_EXT_FAMILY_PARAMETERS
+
+inline const auto& bias_leaky_relu_backward() {
+  static const auto op = find<std::tuple<at::Tensor, at::Tensor>(
+      const at::Tensor&, const at::Tensor&, double, at::OptionalSymIntArrayRef, double, double, int64_t, at::ScalarType,
+      std::array<bool, 2>)>("leakyrelu_ext::bias_leaky_relu_backward");
+  return op;
+}
+
+inline const auto& bias_leaky_relu_backward_() {
+  static const auto op =
+      find<at::Tensor(at::Tensor&, const at::Tensor&, double, double, double, int64_t, at::ScalarType, bool)>(
+          "leakyrelu_ext::bias_leaky_relu_backward_");
   return op;
 }
 

@@ -12,6 +12,7 @@
 #include <torch/version.h>
 
 #include "autograd.h"
+#include "bias_composite.h"
 #include "checks.h"
 #include "composite.h"
 #include "cpu/active_tier.h"
@@ -93,20 +94,74 @@ PyObject* leaky_relu_(PyObject* /*module*/, PyObject* const* args, Py_ssize_t co
   END_HANDLE_TH_ERRORS
 }
 
+PyObject* run_family(PyObject* args, PyObject* kwargs, bool inplace) {
+  static torch::PythonArgParser parser(
+      {"bias_leaky_relu(Tensor input, Tensor? bias, double negative_slope, Tensor? residual, int64_t dim, double gain, "
+       "double? clamp, double dropout_p)"},
+      /*traceable=*/true);
+  torch::ParsedArgs<8> parsed_args;
+  auto parsed = parser.parse(args, kwargs, parsed_args);
+  at::Tensor input = parsed.tensor(0);
+  const auto bias = parsed.optionalTensor(1);
+  const double negative_slope = parsed.toDouble(2);
+  const auto residual = parsed.optionalTensor(3);
+  const int64_t dim = parsed.toInt64(4);
+  const double gain = parsed.toDouble(5);
+  const auto clamp = parsed.toDoubleOptional(6);
+  const double dropout_p = parsed.toDouble(7);
+  at::Tensor output;
+  {
+    pybind11::gil_scoped_release no_gil;
+    const bool aten =
+        wants_aten(input) || (bias.has_value() && wants_aten(*bias)) || (residual.has_value() && wants_aten(*residual));
+    if (!aten) {
+      check_layout(input, inplace ? "bias_leaky_relu_" : "bias_leaky_relu");
+    }
+    if (inplace && aten) {
+      output = composite::bias_leaky_relu_(input, bias, negative_slope, residual, dim, gain, clamp, dropout_p);
+    } else if (inplace) {
+      output = ops::bias_leaky_relu_().call(input, bias, negative_slope, residual, dim, gain, clamp, dropout_p);
+    } else if (aten) {
+      output = composite::bias_leaky_relu(input, bias, negative_slope, residual, dim, gain, clamp, dropout_p);
+    } else {
+      output = ops::bias_leaky_relu().call(input, bias, negative_slope, residual, dim, gain, clamp, dropout_p);
+    }
+  }
+  return THPVariable_Wrap(std::move(output));
+}
+
+PyObject* bias_leaky_relu(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
+  HANDLE_TH_ERRORS
+  return run_family(args, kwargs, /*inplace=*/false);
+  END_HANDLE_TH_ERRORS
+}
+
+PyObject* bias_leaky_relu_(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
+  HANDLE_TH_ERRORS
+  return run_family(args, kwargs, /*inplace=*/true);
+  END_HANDLE_TH_ERRORS
+}
+
+PyCFunction as_function(PyObject* (*function)(PyObject*, PyObject*, PyObject*)) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(function));
+}
+
 // Plain CPython calls: pybind11's argument conversion would cost a third of a small tensor's forward.
 PyMethodDef methods[] = {
     {"leaky_relu", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(leaky_relu)), METH_FASTCALL, nullptr},
     {"leaky_relu_", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(leaky_relu_)), METH_FASTCALL, nullptr},
+    {"bias_leaky_relu", as_function(bias_leaky_relu), METH_VARARGS | METH_KEYWORDS, nullptr},
+    {"bias_leaky_relu_", as_function(bias_leaky_relu_), METH_VARARGS | METH_KEYWORDS, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 
 /// Gives grad_fn a Python type of its own. AOTAutograd takes a node without one for a custom autograd.Function's, and then
 /// returns the result of an in-place op as a copy.
-PyTypeObject* register_node_type() {
+template <const std::type_info& (*type_of_node)()>
+pybind11::handle register_node_type(const char* name) {
   static PyTypeObject type;
-  torch::autograd::_initFunctionPyTypeObject(
-      type, kNodeName, /*function_properties=*/nullptr, /*function_methods=*/nullptr);
-  torch::autograd::registerCppFunction(node_type(), &type);
-  return &type;
+  torch::autograd::_initFunctionPyTypeObject(type, name, /*function_properties=*/nullptr, /*function_methods=*/nullptr);
+  torch::autograd::registerCppFunction(type_of_node(), &type);
+  return reinterpret_cast<PyObject*>(&type);
 }
 
 pybind11::dict build_info() {
@@ -150,7 +205,10 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
     throw pybind11::error_already_set();
   }
   m.add_object(
-      leakyrelu_ext::kNodeName, pybind11::handle(reinterpret_cast<PyObject*>(leakyrelu_ext::register_node_type())));
+      leakyrelu_ext::kNodeName, leakyrelu_ext::register_node_type<leakyrelu_ext::node_type>(leakyrelu_ext::kNodeName));
+  m.add_object(
+      leakyrelu_ext::kBiasNodeName,
+      leakyrelu_ext::register_node_type<leakyrelu_ext::bias_node_type>(leakyrelu_ext::kBiasNodeName));
   m.def("build_info", &leakyrelu_ext::build_info);
   m.def("stats", &leakyrelu_ext::stats_of_process);
 }

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._composite import FLOATING
+from ._composite import FLOATING, check_family
 from ._version import __version__
 
 _FOLDER = Path(__file__).parent
@@ -156,12 +156,84 @@ def _fake_leaky_relu_backward_(grad_output: Tensor, mask: Tensor, negative_slope
     _check_backward_arguments("leaky_relu_backward_", grad_output, mask)
 
 
+_OptionalTensor = Tensor | None
+
+
+def _fake_bias_leaky_relu_forward(
+    input: Tensor,
+    bias: _OptionalTensor = None,
+    negative_slope: float = 0.01,
+    residual: _OptionalTensor = None,
+    dim: int = 1,
+    gain: float = 1.0,
+    clamp: float | None = None,
+    dropout_p: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    check_family("bias_leaky_relu_forward", input, bias, residual, dim, clamp, dropout_p, inplace=False)
+    dtype = input.dtype if residual is None else torch.promote_types(input.dtype, residual.dtype)
+    halves = 1 if clamp is None and dropout_p == 0 else 2
+    return torch.empty_like(input, dtype=dtype), input.new_empty(((input.numel() + 7) // 8 * halves,), dtype=torch.uint8)
+
+
+def _fake_bias_leaky_relu(*arguments: Any, **keywords: Any) -> Tensor:
+    return _fake_bias_leaky_relu_forward(*arguments, **keywords)[0]
+
+
+def _fake_bias_leaky_relu_forward_(input: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
+    return _fake_bias_leaky_relu_forward(input, *arguments, **keywords)[1]
+
+
+def _fake_bias_leaky_relu_(input: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
+    _fake_bias_leaky_relu_forward(input, *arguments, **keywords)
+    return input
+
+
+def _fake_bias_leaky_relu_backward(
+    grad_output: Tensor,
+    mask: Tensor,
+    negative_slope: float,
+    output_strides: list[int] | None,
+    gain: float,
+    dropout_p: float,
+    dim: int,
+    bias_dtype: torch.dtype,
+    output_mask: list[bool],
+) -> tuple[Tensor, Tensor]:
+    if not output_mask[0]:
+        grad_input = grad_output.new_empty((0,))
+    elif output_strides is None:
+        grad_input = torch.empty_like(grad_output, memory_format=torch.contiguous_format)
+    else:
+        grad_input = grad_output.new_empty_strided(grad_output.shape, output_strides)
+    return grad_input, grad_output.new_empty((grad_output.size(dim) if output_mask[1] else 0,), dtype=bias_dtype)
+
+
+def _fake_bias_leaky_relu_backward_(
+    grad_output: Tensor,
+    mask: Tensor,
+    negative_slope: float,
+    gain: float,
+    dropout_p: float,
+    dim: int,
+    bias_dtype: torch.dtype,
+    with_bias: bool,
+) -> Tensor:
+    return grad_output.new_empty((grad_output.size(dim) if with_bias else 0,), dtype=bias_dtype)
+
+
 if native is not None:
     # Code that walks graphs asks isinstance(grad_fn, Node).
     torch.autograd.graph.Node.register(native.LeakyReLUBackward)
+    torch.autograd.graph.Node.register(native.BiasLeakyReLUBackward)
     torch.library.register_fake("leakyrelu_ext::leaky_relu", _fake_leaky_relu)
     torch.library.register_fake("leakyrelu_ext::leaky_relu_", _fake_leaky_relu_)
     torch.library.register_fake("leakyrelu_ext::leaky_relu_forward", _fake_leaky_relu_forward)
     torch.library.register_fake("leakyrelu_ext::leaky_relu_forward_", _fake_leaky_relu_forward_)
     torch.library.register_fake("leakyrelu_ext::leaky_relu_backward", _fake_leaky_relu_backward)
     torch.library.register_fake("leakyrelu_ext::leaky_relu_backward_", _fake_leaky_relu_backward_)
+    torch.library.register_fake("leakyrelu_ext::bias_leaky_relu", _fake_bias_leaky_relu)
+    torch.library.register_fake("leakyrelu_ext::bias_leaky_relu_", _fake_bias_leaky_relu_)
+    torch.library.register_fake("leakyrelu_ext::bias_leaky_relu_forward", _fake_bias_leaky_relu_forward)
+    torch.library.register_fake("leakyrelu_ext::bias_leaky_relu_forward_", _fake_bias_leaky_relu_forward_)
+    torch.library.register_fake("leakyrelu_ext::bias_leaky_relu_backward", _fake_bias_leaky_relu_backward)
+    torch.library.register_fake("leakyrelu_ext::bias_leaky_relu_backward_", _fake_bias_leaky_relu_backward_)

@@ -7,6 +7,11 @@
 //   finish_streaming(): orders streamed results before whatever follows;
 //   positive(Register) -> Predicate; to_bits(Predicate) -> Bits; from_bits(Bits) -> Predicate;
 //   scale_unless(Predicate, Register, const Slope&) -> Register
+//
+// bias_leaky_relu computes all of it in opmath, so it has WideLanes of its own, whose Register holds opmath values, and which also
+// have load_opmath(const opmath*), store_opmath(opmath*, Register), broadcast(opmath) -> Register, add, multiply,
+//   within(Register, bound): -bound <= r <= bound; clamp(Register, bound): NaN stays; keep(Predicate, Register): else 0;
+//   sum(Register) -> opmath
 
 namespace leakyrelu_ext::cpu {
 namespace {
@@ -156,9 +161,202 @@ void gather_loop(const T* from, int64_t stride, T* to, Rows rows) {
 }
 
 template <class Lanes>
-constexpr Loops<typename Lanes::scalar_t> loops_of() {
+void store_as(Stores stores, typename Lanes::scalar_t* to, const typename Lanes::Register& r) {
+  if (stores == Stores::kStreaming) {
+    Lanes::stream(to, r);
+  } else {
+    Lanes::store(to, r);
+  }
+}
+
+template <class Lanes>
+typename Lanes::Predicate load_bits(const uint8_t* mask, int64_t at) {
+  typename Lanes::Bits bits;
+  std::memcpy(&bits, mask + at / kMaskBits, sizeof(bits));
+  return Lanes::from_bits(bits);
+}
+
+template <class Lanes>
+void store_bits(uint8_t* mask, int64_t at, const typename Lanes::Predicate& predicate) {
+  const typename Lanes::Bits bits = Lanes::to_bits(predicate);
+  std::memcpy(mask + at / kMaskBits, &bits, sizeof(bits));
+}
+
+inline bool bit_at(const uint8_t* mask, int64_t i) {
+  return mask[i / kMaskBits] >> (i % kMaskBits) & 1;
+}
+
+template <class Lanes, PerChannel bias, bool with_residual, bool with_passed>
+void family_forward_loop(
+    const FamilyForwardRun<typename Lanes::scalar_t>& run,
+    const FamilyOf<opmath_t<typename Lanes::scalar_t>>& family,
+    Stores stores) {
   using T = typename Lanes::scalar_t;
-  constexpr auto forward = [](const T* input, T* output, uint8_t* mask, Rows rows, opmath_t<T> slope, Stores stores) {
+  using opmath = opmath_t<T>;
+  using Register = typename Lanes::Register;
+  const FamilyForwardRun<T> r = run; // by value: stores to its memory cannot change it
+  const typename Lanes::Slope slope(family.negative_slope);
+  const Register gain = Lanes::broadcast(family.gain);
+  const Register constant = Lanes::broadcast(bias == PerChannel::kConstant ? *r.bias : opmath(0));
+  const opmath clamp = family.clamp;
+  const Register scale = Lanes::broadcast(family.dropout_scale);
+  const bool clamped = family.clamped;
+  int64_t i = for_each_register<Lanes>(r.n, better_downwards(r.input, r.output, r.n), [&](int64_t at) {
+    Register sum = Lanes::load(r.input + at);
+    if constexpr (bias == PerChannel::kConstant) {
+      sum = Lanes::add(sum, constant);
+    } else if constexpr (bias == PerChannel::kArray) {
+      sum = Lanes::add(sum, Lanes::load_opmath(r.bias + at));
+    }
+    if constexpr (with_residual) {
+      sum = Lanes::add(sum, Lanes::load(r.residual + at));
+    }
+    const auto positive = Lanes::positive(sum);
+    Register value = Lanes::multiply(Lanes::scale_unless(positive, sum, slope), gain);
+    if constexpr (with_passed) {
+      typename Lanes::Bits passed = static_cast<typename Lanes::Bits>(~typename Lanes::Bits(0));
+      if (clamped) {
+        passed = Lanes::to_bits(Lanes::within(value, clamp));
+        value = Lanes::clamp(value, clamp);
+      }
+      if (r.kept != nullptr) {
+        typename Lanes::Bits kept;
+        std::memcpy(&kept, r.kept + at / kMaskBits, sizeof(kept));
+        passed &= kept;
+        value = Lanes::keep(Lanes::from_bits(kept), Lanes::multiply(value, scale));
+      }
+      if (r.passed != nullptr) {
+        std::memcpy(r.passed + at / kMaskBits, &passed, sizeof(passed));
+      }
+    }
+    store_as<Lanes>(stores, r.output + at, value);
+    if (r.mask != nullptr) {
+      store_bits<Lanes>(r.mask, at, positive);
+    }
+  });
+  for (; i < r.n; i += kMaskBits) {
+    uint8_t positive = 0, passed = 0;
+    for (int64_t j = 0; j < kMaskBits && i + j < r.n; ++j) {
+      auto sum = static_cast<opmath>(r.input[i + j]);
+      if constexpr (bias != PerChannel::kNone) {
+        sum += r.bias[bias == PerChannel::kArray ? i + j : 0];
+      }
+      if constexpr (with_residual) {
+        sum += static_cast<opmath>(r.residual[i + j]);
+      }
+      const auto result = activate(sum, r.kept == nullptr || bit_at(r.kept, i + j), family);
+      r.output[i + j] = static_cast<T>(result.value);
+      positive |= static_cast<uint8_t>(result.positive << j);
+      passed |= static_cast<uint8_t>(result.passed << j);
+    }
+    if (r.mask != nullptr) {
+      r.mask[i / kMaskBits] = positive;
+    }
+    if (with_passed && r.passed != nullptr) {
+      r.passed[i / kMaskBits] = passed;
+    }
+  }
+  if (stores == Stores::kStreaming) {
+    Lanes::finish_streaming();
+  }
+}
+
+template <class Lanes, PerChannel sums, bool with_passed>
+void family_backward_loop(
+    const FamilyBackwardRun<typename Lanes::scalar_t>& run,
+    opmath_t<typename Lanes::scalar_t> negative_slope,
+    opmath_t<typename Lanes::scalar_t> gain,
+    Stores stores) {
+  using T = typename Lanes::scalar_t;
+  using opmath = opmath_t<T>;
+  using Register = typename Lanes::Register;
+  const FamilyBackwardRun<T> r = run;
+  const typename Lanes::Slope slope(negative_slope);
+  const Register gains = Lanes::broadcast(gain);
+  constexpr int kSums = 4; // an addition takes as long as four of them can be begun
+  Register sum[kSums];
+  for (auto& s : sum) {
+    s = Lanes::broadcast(opmath(0));
+  }
+  const auto step = [&](int64_t at, Register& own_sum) {
+    Register grad = Lanes::multiply(Lanes::load(r.grad_output + at), gains);
+    grad = Lanes::scale_unless(load_bits<Lanes>(r.mask, at), grad, slope);
+    if constexpr (with_passed) {
+      grad = Lanes::keep(load_bits<Lanes>(r.passed, at), grad);
+    }
+    store_as<Lanes>(stores, r.grad_input + at, grad);
+    if constexpr (sums == PerChannel::kConstant) {
+      own_sum = Lanes::add(own_sum, grad);
+    } else if constexpr (sums == PerChannel::kArray) {
+      Lanes::store_opmath(r.sums + at, Lanes::add(Lanes::load_opmath(r.sums + at), grad));
+    }
+  };
+  const int64_t end = r.n - r.n % Lanes::width;
+  int64_t i = 0;
+  for (; i + kSums * Lanes::width <= end; i += kSums * Lanes::width) {
+#pragma GCC unroll 4
+    for (int s = 0; s < kSums; ++s) {
+      step(i + s * Lanes::width, sum[s]);
+    }
+  }
+  for (; i < end; i += Lanes::width) {
+    step(i, sum[0]);
+  }
+  opmath total = 0;
+  if constexpr (sums == PerChannel::kConstant) {
+    total = Lanes::sum(Lanes::add(Lanes::add(sum[0], sum[1]), Lanes::add(sum[2], sum[3])));
+  }
+  for (; i < r.n; ++i) {
+    const bool passed = !with_passed || bit_at(r.passed, i);
+    const opmath grad =
+        activation_grad(bit_at(r.mask, i), passed, static_cast<opmath>(r.grad_output[i]), negative_slope, gain);
+    r.grad_input[i] = static_cast<T>(grad);
+    if constexpr (sums == PerChannel::kConstant) {
+      total += grad;
+    } else if constexpr (sums == PerChannel::kArray) {
+      r.sums[i] += grad;
+    }
+  }
+  if constexpr (sums == PerChannel::kConstant) {
+    *r.sums += total;
+  }
+  if (stores == Stores::kStreaming) {
+    Lanes::finish_streaming();
+  }
+}
+
+/// Sixteen counters at a time, whose four numbers each go to four words of sixteen bits: plain loops that the compiler turns into
+/// this tier's vectors.
+inline void keep_loop(uint64_t seed, int64_t first_span, int64_t spans, uint32_t largest_kept, uint8_t* bits) {
+  constexpr int kCounters = 16;
+  for (int64_t span = 0; span < spans; ++span) {
+    uint32_t numbers[4][kCounters];
+    const uint64_t first = static_cast<uint64_t>(first_span + span) * kCounters;
+#pragma GCC ivdep
+    for (int k = 0; k < kCounters; ++k) {
+      const Random4 random = philox(seed, 0, first + static_cast<uint64_t>(k));
+      numbers[0][k] = random.value[0];
+      numbers[1][k] = random.value[1];
+      numbers[2][k] = random.value[2];
+      numbers[3][k] = random.value[3];
+    }
+    for (const auto& row : numbers) {
+      unsigned word = 0;
+      for (int k = 0; k < kCounters; ++k) {
+        word |= static_cast<unsigned>(row[k] <= largest_kept) << k;
+      }
+      const auto half = static_cast<uint16_t>(word);
+      std::memcpy(bits, &half, sizeof(half));
+      bits += sizeof(half);
+    }
+  }
+}
+
+/// The plain op's loops.
+template <class Lanes>
+constexpr void set_plain(Loops<typename Lanes::scalar_t>& loops) {
+  using T = typename Lanes::scalar_t;
+  loops.forward = [](const T* input, T* output, uint8_t* mask, Rows rows, opmath_t<T> slope, Stores stores) {
     if (stores == Stores::kStreaming) {
       mask != nullptr ? forward_loop<Lanes, true, Stores::kStreaming>(input, output, mask, rows, slope)
                       : forward_loop<Lanes, false, Stores::kStreaming>(input, output, mask, rows, slope);
@@ -167,11 +365,33 @@ constexpr Loops<typename Lanes::scalar_t> loops_of() {
                       : forward_loop<Lanes, false, Stores::kCached>(input, output, mask, rows, slope);
     }
   };
-  constexpr auto backward = [](const T* grad, const uint8_t* mask, T* to, Rows rows, opmath_t<T> slope, Stores stores) {
+  loops.backward = [](const T* grad, const uint8_t* mask, T* to, Rows rows, opmath_t<T> slope, Stores stores) {
     stores == Stores::kStreaming ? backward_loop<Lanes, Stores::kStreaming>(grad, mask, to, rows, slope)
                                  : backward_loop<Lanes, Stores::kCached>(grad, mask, to, rows, slope);
   };
-  return {forward, backward, gather_loop<T>};
+}
+
+template <class WideLanes, PerChannel kind>
+constexpr void set_family(Loops<typename WideLanes::scalar_t>& loops) {
+  constexpr int k = static_cast<int>(kind);
+  loops.family_forward[k][0][0] = family_forward_loop<WideLanes, kind, false, false>;
+  loops.family_forward[k][0][1] = family_forward_loop<WideLanes, kind, false, true>;
+  loops.family_forward[k][1][0] = family_forward_loop<WideLanes, kind, true, false>;
+  loops.family_forward[k][1][1] = family_forward_loop<WideLanes, kind, true, true>;
+  loops.family_backward[k][0] = family_backward_loop<WideLanes, kind, false>;
+  loops.family_backward[k][1] = family_backward_loop<WideLanes, kind, true>;
+}
+
+template <class Lanes, class WideLanes>
+constexpr Loops<typename Lanes::scalar_t> loops_of() {
+  Loops<typename Lanes::scalar_t> loops{};
+  set_plain<Lanes>(loops);
+  loops.gather = gather_loop<typename Lanes::scalar_t>;
+  set_family<WideLanes, PerChannel::kNone>(loops);
+  set_family<WideLanes, PerChannel::kConstant>(loops);
+  set_family<WideLanes, PerChannel::kArray>(loops);
+  loops.keep = keep_loop;
+  return loops;
 }
 
 } // namespace

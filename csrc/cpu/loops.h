@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "../activation.h"
+#include "../philox.h"
 
 namespace leakyrelu_ext::cpu {
 
@@ -29,6 +30,39 @@ struct Rows {
 
 /// output may be input, grad_input may be grad_output. Pointers need no alignment, but results with Stores::kStreaming that of
 /// kStreamingAlignment. The forward's mask may be nullptr: not wanted.
+/// A channel's value along consecutive elements: none, one for all of them, or one for each.
+enum class PerChannel { kNone, kConstant, kArray };
+constexpr int kPerChannelKinds = 3;
+
+/// bias_leaky_relu over n consecutive elements, of which the first begins a mask byte. What is not wanted is nullptr.
+template <typename T>
+struct FamilyForwardRun {
+  const T* input;
+  const opmath_t<T>* bias; // kConstant: one value, kArray: n
+  const T* residual;
+  const uint8_t* kept; // bits, by dropout
+  T* output;           // may be input
+  uint8_t* mask;
+  uint8_t* passed;
+  int64_t n;
+};
+
+template <typename T>
+struct FamilyBackwardRun {
+  const T* grad_output;
+  const uint8_t* mask;
+  const uint8_t* passed;
+  T* grad_input;     // may be grad_output
+  opmath_t<T>* sums; // grad_input is added; kConstant: to one value, kArray: to n
+  int64_t n;
+};
+
+template <typename T>
+using FamilyForwardLoop = void (*)(const FamilyForwardRun<T>& run, const FamilyOf<opmath_t<T>>& family, Stores stores);
+template <typename T>
+using FamilyBackwardLoop =
+    void (*)(const FamilyBackwardRun<T>& run, opmath_t<T> negative_slope, opmath_t<T> gain, Stores stores);
+
 template <typename T>
 struct Loops {
   void (*forward)(const T* input, T* output, uint8_t* mask, Rows rows, opmath_t<T> negative_slope, Stores stores);
@@ -36,7 +70,16 @@ struct Loops {
       const T* grad_output, const uint8_t* mask, T* grad_input, Rows rows, opmath_t<T> negative_slope, Stores stores);
   /// Rows of elements that lie `stride` apart, to consecutive elements.
   void (*gather)(const T* from, int64_t stride, T* to, Rows rows);
+  /// By what the bias is, whether there is a residual, and whether elements may be clamped or dropped.
+  FamilyForwardLoop<T> family_forward[kPerChannelKinds][2][2];
+  /// By what the sums are, and whether elements may have been clamped or dropped.
+  FamilyBackwardLoop<T> family_backward[kPerChannelKinds][2];
+  /// Bits of the elements that dropout keeps: of `spans` times kDropoutSpan elements, the first being number `first_span`.
+  void (*keep)(uint64_t seed, int64_t first_span, int64_t spans, uint32_t largest_kept, uint8_t* bits);
 };
+
+/// Elements whose random numbers are made together.
+constexpr int64_t kDropoutSpan = 64;
 
 struct Tier {
   const char* name;

@@ -48,6 +48,87 @@ struct FloatLanes {
   static Register scale_unless(Predicate p, Register r, Slope slope) {
     return _mm256_blendv_ps(_mm256_mul_ps(r, _mm256_set1_ps(slope)), r, p);
   }
+
+  static Register load_opmath(const float* from) {
+    return _mm256_loadu_ps(from);
+  }
+  static void store_opmath(float* to, Register r) {
+    _mm256_storeu_ps(to, r);
+  }
+  static Register broadcast(float value) {
+    return _mm256_set1_ps(value);
+  }
+  static Register add(Register a, Register b) {
+    return _mm256_add_ps(a, b);
+  }
+  static Register multiply(Register a, Register b) {
+    return _mm256_mul_ps(a, b);
+  }
+  static Predicate within(Register r, float bound) {
+    const __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), r);
+    return _mm256_cmp_ps(magnitude, _mm256_set1_ps(bound), _CMP_LE_OQ);
+  }
+  static Register clamp(Register r, float bound) {
+    // The second operand is the result if one is NaN.
+    return _mm256_max_ps(_mm256_set1_ps(-bound), _mm256_min_ps(_mm256_set1_ps(bound), r));
+  }
+  static Register keep(Predicate p, Register r) {
+    return _mm256_and_ps(p, r);
+  }
+  static float sum(Register r) {
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(r), _mm256_extractf128_ps(r, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+  }
+};
+
+/// 16-bit elements computed in float.
+template <typename T>
+struct WideLanes : FloatLanes {
+  using scalar_t = T;
+
+  static __m128i load_bits(const T* from) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  }
+  static void store_bits(T* to, __m128i bits) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bits);
+  }
+  static void stream_bits(T* to, __m128i bits) {
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to), bits);
+  }
+};
+
+struct WideHalfLanes : WideLanes<c10::Half> {
+  static Register load(const c10::Half* from) {
+    return _mm256_cvtph_ps(load_bits(from));
+  }
+  static void store(c10::Half* to, Register r) {
+    store_bits(to, _mm256_cvtps_ph(r, _MM_FROUND_TO_NEAREST_INT));
+  }
+  static void stream(c10::Half* to, Register r) {
+    stream_bits(to, _mm256_cvtps_ph(r, _MM_FROUND_TO_NEAREST_INT));
+  }
+};
+
+struct WideBFloat16Lanes : WideLanes<c10::BFloat16> {
+  static __m128i round(Register r) {
+    const __m256i bits = _mm256_castps_si256(r);
+    const __m256i lsb = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(lsb, _mm256_set1_epi32(0x7fff)));
+    // A NaN's payload would carry over into another number.
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(r, r, _CMP_UNORD_Q));
+    const __m256i upper = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc00000), nan), 16);
+    return _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
+  }
+  static Register load(const c10::BFloat16* from) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_bits(from)), 16));
+  }
+  static void store(c10::BFloat16* to, Register r) {
+    store_bits(to, round(r));
+  }
+  static void stream(c10::BFloat16* to, Register r) {
+    stream_bits(to, round(r));
+  }
 };
 
 /// 16 elements of a 16-bit dtype as they are in memory; only their scaled values are computed.
@@ -162,10 +243,46 @@ struct DoubleLanes {
         _mm256_blendv_pd(_mm256_mul_pd(r.low, factor), r.low, p.low),
         _mm256_blendv_pd(_mm256_mul_pd(r.high, factor), r.high, p.high)};
   }
+
+  static Register load_opmath(const double* from) {
+    return load(from);
+  }
+  static void store_opmath(double* to, Register r) {
+    store(to, r);
+  }
+  static Register broadcast(double value) {
+    return {_mm256_set1_pd(value), _mm256_set1_pd(value)};
+  }
+  static Register add(Register a, Register b) {
+    return {_mm256_add_pd(a.low, b.low), _mm256_add_pd(a.high, b.high)};
+  }
+  static Register multiply(Register a, Register b) {
+    return {_mm256_mul_pd(a.low, b.low), _mm256_mul_pd(a.high, b.high)};
+  }
+  static Predicate within(Register r, double bound) {
+    const __m256d sign = _mm256_set1_pd(-0.0), limit = _mm256_set1_pd(bound);
+    return {
+        _mm256_cmp_pd(_mm256_andnot_pd(sign, r.low), limit, _CMP_LE_OQ),
+        _mm256_cmp_pd(_mm256_andnot_pd(sign, r.high), limit, _CMP_LE_OQ)};
+  }
+  static Register clamp(Register r, double bound) {
+    const __m256d low = _mm256_set1_pd(-bound), high = _mm256_set1_pd(bound);
+    return {_mm256_max_pd(low, _mm256_min_pd(high, r.low)), _mm256_max_pd(low, _mm256_min_pd(high, r.high))};
+  }
+  static Register keep(Predicate p, Register r) {
+    return {_mm256_and_pd(p.low, r.low), _mm256_and_pd(p.high, r.high)};
+  }
+  static double sum(Register r) {
+    const __m256d four = _mm256_add_pd(r.low, r.high);
+    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+  }
 };
 
 constexpr Tier kTier{
-    "avx2", {loops_of<DoubleLanes>(), loops_of<FloatLanes>(), loops_of<HalfLanes>(), loops_of<BFloat16Lanes>()}};
+    "avx2",
+    {loops_of<DoubleLanes, DoubleLanes>(), loops_of<FloatLanes, FloatLanes>(), loops_of<HalfLanes, WideHalfLanes>(),
+     loops_of<BFloat16Lanes, WideBFloat16Lanes>()}};
 
 } // namespace
 } // namespace leakyrelu_ext::cpu

@@ -1,4 +1,4 @@
-// AVX-512 with avx512_bf16: as avx512, but bfloat16 is rounded by its own instruction.
+// AVX-512 with avx512_bf16: as avx512, but the plain op rounds bfloat16 by its own instruction.
 
 #include "loops.h"
 
@@ -13,8 +13,9 @@
 #include "target.h"
 
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored \
-    "-Wmaybe-uninitialized" // false alarms from GCC 12's own intrinsics headers (GCC bug 105593)
+// False alarms from GCC 12's own intrinsics headers (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
 
 LEAKYRELU_EXT_TARGET_BEGIN("avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")
@@ -80,7 +81,7 @@ const leakyrelu_ext::cpu::Tier& leakyrelu_ext::cpu::avx512_bf16_tier() {
   static const Tier tier = [] {
     Tier of_avx512 = avx512_tier();
     of_avx512.name = "avx512_bf16";
-    std::get<Loops<c10::BFloat16>>(of_avx512.loops) = loops_of<NativeBFloat16Lanes>();
+    set_plain<NativeBFloat16Lanes>(std::get<Loops<c10::BFloat16>>(of_avx512.loops));
     return of_avx512;
   }();
   return tier;

@@ -71,15 +71,77 @@ struct GenericLanes {
     }
     return scaled;
   }
+
+  using opmath = opmath_t<T>;
+
+  template <typename Compute>
+  static Register each(const Compute& compute) {
+    Register r;
+    for (int64_t j = 0; j < width; ++j) {
+      r.value[j] = compute(j);
+    }
+    return r;
+  }
+
+  static Register load_opmath(const opmath* from) {
+    return each([&](int64_t j) { return from[j]; });
+  }
+
+  static void store_opmath(opmath* to, const Register& r) {
+    std::memcpy(to, r.value, sizeof(r.value));
+  }
+
+  static Register broadcast(opmath value) {
+    return each([&](int64_t) { return value; });
+  }
+
+  static Register add(const Register& a, const Register& b) {
+    return each([&](int64_t j) { return a.value[j] + b.value[j]; });
+  }
+
+  static Register multiply(const Register& a, const Register& b) {
+    return each([&](int64_t j) { return a.value[j] * b.value[j]; });
+  }
+
+  static Predicate within(const Register& r, opmath bound) {
+    Predicate p;
+    for (int64_t j = 0; j < width; ++j) {
+      p.value[j] = r.value[j] >= -bound && r.value[j] <= bound;
+    }
+    return p;
+  }
+
+  static Register clamp(const Register& r, opmath bound) {
+    return each([&](int64_t j) {
+      const opmath below = r.value[j] > bound ? bound : r.value[j];
+      return below < -bound ? -bound : below;
+    });
+  }
+
+  static Register keep(const Predicate& p, const Register& r) {
+    return each([&](int64_t j) { return p.value[j] ? r.value[j] : opmath(0); });
+  }
+
+  static opmath sum(const Register& r) {
+    opmath total = 0;
+    for (int64_t j = 0; j < width; ++j) {
+      total += r.value[j];
+    }
+    return total;
+  }
 };
+
+template <typename T>
+constexpr Loops<T> generic_loops() {
+  return loops_of<GenericLanes<T>, GenericLanes<T>>();
+}
 
 } // namespace
 
 const Tier& generic_tier() {
   static constexpr Tier tier{
       "generic",
-      {loops_of<GenericLanes<double>>(), loops_of<GenericLanes<float>>(), loops_of<GenericLanes<c10::Half>>(),
-       loops_of<GenericLanes<c10::BFloat16>>()}};
+      {generic_loops<double>(), generic_loops<float>(), generic_loops<c10::Half>(), generic_loops<c10::BFloat16>()}};
   return tier;
 }
 

@@ -1,0 +1,306 @@
+// bias_leaky_relu spelled in ATen ops, and the dispatch keys that run it: as composite.cpp, whose helpers this uses.
+
+#include "bias_composite.h"
+
+#include <ATen/ops/bernoulli.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/dropout.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/leaky_relu.h>
+#include <ATen/ops/where.h>
+#include <torch/library.h>
+
+#include <vector>
+
+#include "activation.h"
+#include "checks.h"
+#include "composite.h"
+#include "dense.h"
+#include "family.h"
+#include "functionalize.h"
+#include "ops.h"
+#include "promote.h"
+
+namespace leakyrelu_ext {
+namespace composite {
+namespace {
+
+at::ScalarType opmath_type(at::ScalarType dtype) {
+  return c10::promoteTypes(dtype, at::kFloat);
+}
+
+/// gain * leaky_relu(input + bias + residual), in opmath; and the sum.
+std::tuple<at::Tensor, at::Tensor> activated(
+    const Promoted& operands, const std::optional<at::Tensor>& bias, int64_t dim, const Family& family) {
+  const auto opmath = opmath_type(operands.input.scalar_type());
+  at::Tensor sum = operands.input.to(opmath);
+  if (bias.has_value()) {
+    c10::SymDimVector shape(sum.dim(), 1);
+    shape[dim < 0 ? dim + sum.dim() : dim] = bias->sym_size(0);
+    sum = sum.add(bias->to(opmath).view_symint(shape));
+  }
+  if (operands.residual.has_value()) {
+    sum = sum.add(operands.residual->to(opmath));
+  }
+  at::Tensor value = at::leaky_relu(sum, family.negative_slope);
+  return {family.gain == 1 ? value : value.mul(family.gain), sum};
+}
+
+} // namespace
+
+at::Tensor bias_leaky_relu(
+    const at::Tensor& input,
+    const std::optional<at::Tensor>& bias,
+    double negative_slope,
+    const std::optional<at::Tensor>& residual,
+    int64_t dim,
+    double gain,
+    std::optional<double> clamp,
+    double dropout_p) {
+  const Family family{negative_slope, gain, clamp, dropout_p};
+  check_family("bias_leaky_relu", input, bias, residual, dim, family);
+  const Promoted operands = promote(input, residual);
+  at::Tensor value = std::get<0>(activated(operands, bias, dim, family));
+  if (clamp.has_value()) {
+    value = at::clamp(value, -*clamp, *clamp);
+  }
+  if (dropout_p > 0) {
+    value = at::dropout(value, dropout_p, /*train=*/true);
+  }
+  return value.to(operands.input.scalar_type());
+}
+
+at::Tensor& bias_leaky_relu_(
+    at::Tensor& input,
+    const std::optional<at::Tensor>& bias,
+    double negative_slope,
+    const std::optional<at::Tensor>& residual,
+    int64_t dim,
+    double gain,
+    std::optional<double> clamp,
+    double dropout_p) {
+  check_not_inference(input);
+  check_holds(input, residual, "bias_leaky_relu_");
+  return input.copy_(
+      composite::bias_leaky_relu(input.clone(), bias, negative_slope, residual, dim, gain, clamp, dropout_p));
+}
+
+std::tuple<at::Tensor, at::Tensor> bias_leaky_relu_forward(
+    const at::Tensor& input,
+    const std::optional<at::Tensor>& bias,
+    double negative_slope,
+    const std::optional<at::Tensor>& residual,
+    int64_t dim,
+    double gain,
+    std::optional<double> clamp,
+    double dropout_p) {
+  const Family family{negative_slope, gain, clamp, dropout_p};
+  check_family("bias_leaky_relu_forward", input, bias, residual, dim, family);
+  const Promoted operands = promote(input, residual);
+  auto [value, sum] = activated(operands, bias, dim, family);
+  const c10::SymDimVector strides = dense_sym_strides(operands.input);
+  at::Tensor mask = pack_mask(sum.gt(0), strides);
+  if (family.has_passed()) {
+    at::Tensor passed = at::full_like(value, 1, value.options().dtype(at::kBool));
+    if (clamp.has_value()) {
+      passed = value.ge(-*clamp).logical_and(value.le(*clamp));
+      value = at::clamp(value, -*clamp, *clamp);
+    }
+    if (dropout_p > 0) {
+      const at::Tensor kept = at::bernoulli(at::full_like(value, 1 - dropout_p)).to(at::kBool);
+      passed = passed.logical_and(kept);
+      value = at::where(kept, value.mul(family.dropout_scale()), 0);
+    }
+    mask = at::cat({mask, pack_mask(passed, strides)});
+  }
+  return {value.to(operands.input.scalar_type()), std::move(mask)};
+}
+
+at::Tensor bias_leaky_relu_forward_(
+    at::Tensor& input,
+    const std::optional<at::Tensor>& bias,
+    double negative_slope,
+    const std::optional<at::Tensor>& residual,
+    int64_t dim,
+    double gain,
+    std::optional<double> clamp,
+    double dropout_p) {
+  check_not_inference(input);
+  check_holds(input, residual, "bias_leaky_relu_forward_");
+  auto [output, mask] =
+      composite::bias_leaky_relu_forward(input.clone(), bias, negative_slope, residual, dim, gain, clamp, dropout_p);
+  input.copy_(output);
+  return mask;
+}
+
+std::tuple<at::Tensor, at::Tensor> bias_leaky_relu_backward(
+    const at::Tensor& grad_output,
+    const at::Tensor& mask,
+    double negative_slope,
+    at::OptionalSymIntArrayRef output_strides,
+    double gain,
+    double dropout_p,
+    int64_t dim,
+    at::ScalarType bias_dtype,
+    std::array<bool, 2> output_mask) {
+  constexpr auto op = "bias_leaky_relu_backward";
+  check_floating(grad_output, op, "grad_output");
+  check_family_mask(grad_output, mask, op);
+  if (output_strides.has_value()) {
+    check_strides_size(grad_output, output_strides->size(), op);
+  }
+  const c10::SymInt bytes = mask_bytes(grad_output.sym_numel());
+  const double factor = gain * Family{negative_slope, gain, std::nullopt, dropout_p}.dropout_scale();
+  at::Tensor grad = grad_output.to(opmath_type(grad_output.scalar_type()));
+  grad = factor == 1 ? grad : grad.mul(factor);
+  // leaky_relu_backward is an op of ours, with a derivative of its own and kernels; a subclass that intercepts ops knows ATen's.
+  const at::Tensor positive = mask.slice_symint(0, 0, bytes);
+  grad = grad.unsafeGetTensorImpl()->is_python_dispatch()
+      ? composite::leaky_relu_backward(grad, positive, negative_slope, output_strides)
+      : ops::leaky_relu_backward().call(grad, positive, negative_slope, output_strides);
+  if (mask.sym_numel() != bytes) {
+    const at::Tensor passed = unpack_mask(mask.slice_symint(0, bytes), grad.sym_sizes(), output_strides);
+    grad = at::where(passed, grad, 0);
+  }
+  at::Tensor grad_bias;
+  if (output_mask[1]) {
+    check_dim(grad_output, dim, op, "grad_output");
+    std::vector<int64_t> others;
+    for (int64_t d = 0; d < grad.dim(); ++d) {
+      if (d != (dim < 0 ? dim + grad.dim() : dim)) {
+        others.push_back(d);
+      }
+    }
+    grad_bias = (others.empty() ? grad : grad.sum(others)).to(bias_dtype);
+  } else {
+    grad_bias = at::empty({0}, grad_output.options().dtype(bias_dtype));
+  }
+  return {
+      output_mask[0] ? grad.to(grad_output.scalar_type()) : at::empty({0}, grad_output.options()),
+      std::move(grad_bias)};
+}
+
+} // namespace composite
+
+namespace {
+
+at::Tensor bias_leaky_relu_backward_by_aten_(
+    at::Tensor& grad_output,
+    const at::Tensor& mask,
+    double negative_slope,
+    double gain,
+    double dropout_p,
+    int64_t dim,
+    at::ScalarType bias_dtype,
+    bool with_bias) {
+  const c10::SymDimVector strides(grad_output.sym_strides());
+  auto [grad_input, grad_bias] = composite::bias_leaky_relu_backward(
+      grad_output, mask, negative_slope, c10::SymIntArrayRef(strides), gain, dropout_p, dim, bias_dtype,
+      {true, with_bias});
+  grad_output.copy_(grad_input);
+  return grad_bias;
+}
+
+std::optional<at::Tensor> plain_value(const std::optional<at::Tensor>& tensor) {
+  return tensor.has_value() ? std::make_optional(leakyrelu_ext::plain_value(*tensor)) : std::nullopt;
+}
+
+at::Tensor& bias_leaky_relu_functionalized_(
+    at::Tensor& input,
+    const std::optional<at::Tensor>& bias,
+    double negative_slope,
+    const std::optional<at::Tensor>& residual,
+    int64_t dim,
+    double gain,
+    std::optional<double> clamp,
+    double dropout_p) {
+  const auto bias_value = plain_value(bias), residual_value = plain_value(residual);
+  if (!functionalization::isFunctionalTensor(input)) {
+    at::AutoDispatchSkipFunctionalize guard;
+    return ops::bias_leaky_relu_().call(input, bias_value, negative_slope, residual_value, dim, gain, clamp, dropout_p);
+  }
+  replace_value(input, [&](const at::Tensor& value) {
+    return std::make_tuple(
+        ops::bias_leaky_relu().call(value, bias_value, negative_slope, residual_value, dim, gain, clamp, dropout_p));
+  });
+  return input;
+}
+
+at::Tensor bias_leaky_relu_forward_functionalized_(
+    at::Tensor& input,
+    const std::optional<at::Tensor>& bias,
+    double negative_slope,
+    const std::optional<at::Tensor>& residual,
+    int64_t dim,
+    double gain,
+    std::optional<double> clamp,
+    double dropout_p) {
+  const auto bias_value = plain_value(bias), residual_value = plain_value(residual);
+  if (!functionalization::isFunctionalTensor(input)) {
+    at::AutoDispatchSkipFunctionalize guard;
+    return ops::bias_leaky_relu_forward_().call(
+        input, bias_value, negative_slope, residual_value, dim, gain, clamp, dropout_p);
+  }
+  const auto results = replace_value(input, [&](const at::Tensor& value) {
+    return ops::bias_leaky_relu_forward().call(
+        value, bias_value, negative_slope, residual_value, dim, gain, clamp, dropout_p);
+  });
+  return functionalization::to_functional_tensor(std::get<1>(results));
+}
+
+at::Tensor bias_leaky_relu_backward_functionalized_(
+    at::Tensor& grad_output,
+    const at::Tensor& mask,
+    double negative_slope,
+    double gain,
+    double dropout_p,
+    int64_t dim,
+    at::ScalarType bias_dtype,
+    bool with_bias) {
+  const at::Tensor bits = leakyrelu_ext::plain_value(mask);
+  if (!functionalization::isFunctionalTensor(grad_output)) {
+    at::AutoDispatchSkipFunctionalize guard;
+    return ops::bias_leaky_relu_backward_().call(
+        grad_output, bits, negative_slope, gain, dropout_p, dim, bias_dtype, with_bias);
+  }
+  const auto results = replace_value(grad_output, [&](const at::Tensor& value) {
+    return ops::bias_leaky_relu_backward().call(
+        value, bits, negative_slope, value.sym_strides(), gain, dropout_p, dim, bias_dtype, {true, with_bias});
+  });
+  return functionalization::to_functional_tensor(std::get<1>(results));
+}
+
+void register_composites(torch::Library& m) {
+  m.impl("bias_leaky_relu", TORCH_FN(composite::bias_leaky_relu));
+  m.impl("bias_leaky_relu_", TORCH_FN(composite::bias_leaky_relu_));
+  m.impl("bias_leaky_relu_forward", TORCH_FN(composite::bias_leaky_relu_forward));
+  m.impl("bias_leaky_relu_forward_", TORCH_FN(composite::bias_leaky_relu_forward_));
+  m.impl("bias_leaky_relu_backward", TORCH_FN(composite::bias_leaky_relu_backward));
+  m.impl("bias_leaky_relu_backward_", TORCH_FN(bias_leaky_relu_backward_by_aten_));
+}
+
+} // namespace
+
+TORCH_LIBRARY_IMPL(leakyrelu_ext, CompositeExplicitAutograd, m) {
+  register_composites(m);
+}
+
+TORCH_LIBRARY_IMPL(leakyrelu_ext, FuncTorchBatched, m) {
+  register_composites(m);
+}
+
+// As leaky_relu_forward_ in composite.cpp: the op writes one tensor and returns another.
+TORCH_LIBRARY_IMPL(leakyrelu_ext, Negative, m) {
+  m.impl("bias_leaky_relu_forward_", TORCH_FN(composite::bias_leaky_relu_forward_));
+  m.impl("bias_leaky_relu_backward_", TORCH_FN(bias_leaky_relu_backward_by_aten_));
+}
+
+TORCH_LIBRARY_IMPL(leakyrelu_ext, Functionalize, m) {
+  m.impl("bias_leaky_relu_", TORCH_FN(bias_leaky_relu_functionalized_));
+  m.impl("bias_leaky_relu_forward_", TORCH_FN(bias_leaky_relu_forward_functionalized_));
+  m.impl("bias_leaky_relu_backward_", TORCH_FN(bias_leaky_relu_backward_functionalized_));
+}
+
+} // namespace leakyrelu_ext

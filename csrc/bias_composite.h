@@ -1,0 +1,63 @@
+#pragma once
+// bias_leaky_relu spelled in ATen ops: for transforms, for tracers and for devices without kernels of ours.
+
+#include <ATen/core/Tensor.h>
+
+#include <array>
+#include <optional>
+#include <tuple>
+
+namespace leakyrelu_ext::composite {
+
+at::Tensor bias_leaky_relu(
+    const at::Tensor& input,
+    const std::optional<at::Tensor>& bias,
+    double negative_slope,
+    const std::optional<at::Tensor>& residual,
+    int64_t dim,
+    double gain,
+    std::optional<double> clamp,
+    double dropout_p);
+
+at::Tensor& bias_leaky_relu_(
+    at::Tensor& input,
+    const std::optional<at::Tensor>& bias,
+    double negative_slope,
+    const std::optional<at::Tensor>& residual,
+    int64_t dim,
+    double gain,
+    std::optional<double> clamp,
+    double dropout_p);
+
+std::tuple<at::Tensor, at::Tensor> bias_leaky_relu_forward(
+    const at::Tensor& input,
+    const std::optional<at::Tensor>& bias,
+    double negative_slope,
+    const std::optional<at::Tensor>& residual,
+    int64_t dim,
+    double gain,
+    std::optional<double> clamp,
+    double dropout_p);
+
+at::Tensor bias_leaky_relu_forward_(
+    at::Tensor& input,
+    const std::optional<at::Tensor>& bias,
+    double negative_slope,
+    const std::optional<at::Tensor>& residual,
+    int64_t dim,
+    double gain,
+    std::optional<double> clamp,
+    double dropout_p);
+
+std::tuple<at::Tensor, at::Tensor> bias_leaky_relu_backward(
+    const at::Tensor& grad_output,
+    const at::Tensor& mask,
+    double negative_slope,
+    at::OptionalSymIntArrayRef output_strides,
+    double gain,
+    double dropout_p,
+    int64_t dim,
+    at::ScalarType bias_dtype,
+    std::array<bool, 2> output_mask);
+
+} // namespace leakyrelu_ext::composite

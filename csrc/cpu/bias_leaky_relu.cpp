@@ -1,0 +1,228 @@
+// bias_leaky_relu on the CPU. Schemas: ../ops.cpp. Arithmetic of one element: ../activation.h. Inner loops: loops_<tier>.cpp.
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Dispatch.h>
+
+#include "../family_ops.h"
+#include "active_tier.h"
+#include "channels.h"
+#include "large_memory.h"
+#include "parallel.h"
+#include "strided.h"
+
+namespace leakyrelu_ext {
+namespace {
+
+using cpu::kPiece;
+using cpu::PerChannel;
+using cpu::Stores;
+
+/// A tensor's elements in the memory order of a dense one.
+template <typename T>
+class Operand {
+ public:
+  Operand(const at::Tensor& tensor, at::IntArrayRef dense_strides)
+      : data_(tensor.const_data_ptr<T>()),
+        direct_(same_order(tensor.sizes(), tensor.strides(), dense_strides)),
+        order_(tensor.sizes(), tensor.strides(), dense_strides) {}
+
+  bool direct() const {
+    return direct_;
+  }
+
+  /// [begin, begin + n) of them. scratch: kPiece elements, used unless direct().
+  const T* piece(const cpu::Loops<T>& loops, int64_t begin, int64_t n, T* scratch) const {
+    if (direct_) {
+      return data_ + begin;
+    }
+    cpu::gather(loops, data_, order_, begin, n, scratch);
+    return scratch;
+  }
+
+ private:
+  const T* data_;
+  bool direct_;
+  StridedOrder order_;
+};
+
+/// The bits of the elements that dropout keeps.
+class Dropout {
+ public:
+  explicit Dropout(double p) : wanted_(p > 0), threshold_(keep_threshold(p)) {
+    if (wanted_) {
+      auto* generator =
+          at::get_generator_or_default<at::CPUGeneratorImpl>(std::nullopt, at::detail::getDefaultCPUGenerator());
+      const std::lock_guard lock(generator->mutex_);
+      seed_ = generator->random64();
+    }
+  }
+
+  bool wanted() const {
+    return wanted_;
+  }
+
+  /// bits: of kPiece elements. `begin` is a multiple of kDropoutSpan; nullptr if there is no dropout.
+  template <typename T>
+  const uint8_t* bits(const cpu::Loops<T>& loops, int64_t begin, int64_t n, uint8_t* bits) const {
+    if (!wanted_) {
+      return nullptr;
+    }
+    if (threshold_ == 0) {
+      std::fill_n(bits, kPiece / kMaskBits, uint8_t{0});
+    } else {
+      const auto largest_kept = static_cast<uint32_t>(threshold_ - 1);
+      loops.keep(seed_, begin / cpu::kDropoutSpan, at::divup(n, cpu::kDropoutSpan), largest_kept, bits);
+    }
+    return bits;
+  }
+
+ private:
+  bool wanted_;
+  uint64_t threshold_;
+  uint64_t seed_ = 0;
+};
+
+/// Streaming needs every run's results aligned.
+template <typename T>
+Stores stores_for(const T* out, int64_t numel, const cpu::ChannelLayout* layout, const Channels& channels) {
+  const bool aligned = layout == nullptr || layout->way() != cpu::ChannelLayout::Way::kRows || channels.count == 1 ||
+      channels.inner * sizeof(T) % cpu::kStreamingAlignment == 0;
+  return aligned ? cpu::stores_for(out, numel * sizeof(T)) : Stores::kCached;
+}
+
+struct CpuFamily {
+  static at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, at::ScalarType dtype, at::Device) {
+    return cpu::empty_strided(sizes, strides, dtype);
+  }
+
+  static void family_forward(const FamilyForward& call) {
+    AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, call.output.scalar_type(), "bias_leaky_relu", [&] {
+      using opmath = opmath_t<scalar_t>;
+      const auto& loops = cpu::active_loops<scalar_t>();
+      const auto family = family_as<scalar_t>(call.family);
+      const int64_t numel = call.output.numel();
+      const auto strides = dense_strides(call.output);
+      // The output first: in place on a copy-on-write tensor this moves the data.
+      auto* out = call.output.mutable_data_ptr<scalar_t>();
+      const Operand<scalar_t> input(call.input, strides);
+      const bool with_residual = call.residual != nullptr, with_bias = call.bias != nullptr;
+      const Operand<scalar_t> residual(with_residual ? *call.residual : call.input, strides);
+      const cpu::ChannelLayout layout(call.channels, numel);
+      const cpu::BiasRuns<opmath> bias(layout, with_bias ? call.bias->const_data_ptr<opmath>() : nullptr);
+      auto* mask = call.mask == nullptr ? nullptr : call.mask->mutable_data_ptr<uint8_t>();
+      auto* passed = mask == nullptr || !call.family.has_passed() ? nullptr : mask + mask_bytes(numel);
+      const Dropout dropout(call.family.dropout_p);
+      const bool whole = input.direct() && residual.direct() && !dropout.wanted();
+      const auto stores = call.input.is_same(call.output)
+          ? Stores::kCached
+          : stores_for(out, numel, with_bias ? &layout : nullptr, call.channels);
+      const auto loop = loops.family_forward[static_cast<int>(with_bias ? layout.kind() : PerChannel::kNone)]
+                                            [with_residual][call.family.has_passed()];
+      cpu::parallel_over<scalar_t>(numel, [&](int64_t begin, int64_t n) {
+        alignas(64) scalar_t input_scratch[kPiece], residual_scratch[kPiece];
+        alignas(64) opmath bias_scratch[kPiece];
+        alignas(64) uint8_t kept_scratch[kPiece / kMaskBits];
+        const int64_t end = begin + n;
+        while (begin < end) { // a piece, for which gathered values and random bits are made
+          const int64_t piece = whole ? end - begin : std::min(kPiece, end - begin);
+          const scalar_t* from = input.piece(loops, begin, piece, input_scratch);
+          const scalar_t* other = with_residual ? residual.piece(loops, begin, piece, residual_scratch) : nullptr;
+          const uint8_t* kept = dropout.bits(loops, begin, piece, kept_scratch);
+          for (int64_t at = 0; at < piece;) { // a run, for which the bias is at hand
+            const int64_t first = begin + at;
+            const int64_t run = with_bias ? layout.run(first, piece - at) : piece;
+            const opmath* values = with_bias ? bias.values(first, run, bias_scratch) : nullptr;
+            loop(
+                {from + at, values, other == nullptr ? nullptr : other + at,
+                 kept == nullptr ? nullptr : kept + at / kMaskBits, out + first,
+                 mask == nullptr ? nullptr : mask + first / kMaskBits,
+                 passed == nullptr ? nullptr : passed + first / kMaskBits, run},
+                family, stores);
+            at += run;
+          }
+          begin += piece;
+        }
+      });
+    });
+  }
+
+  static void family_backward(const FamilyBackward& call) {
+    AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, call.grad_output.scalar_type(), "bias_leaky_relu", [&] {
+      using opmath = opmath_t<scalar_t>;
+      const auto& loops = cpu::active_loops<scalar_t>();
+      const auto slope = slope_as<scalar_t>(call.family.negative_slope);
+      const auto gain = static_cast<opmath>(call.family.gain * call.family.dropout_scale());
+      const int64_t numel = call.grad_output.numel();
+      auto* out = call.grad_input == nullptr ? nullptr : call.grad_input->mutable_data_ptr<scalar_t>();
+      const Operand<scalar_t> grad_output(call.grad_output, call.strides);
+      const auto* mask = call.mask.const_data_ptr<uint8_t>();
+      const bool with_passed = call.family.has_passed(), with_bias = call.grad_bias != nullptr;
+      const auto* passed = mask + mask_bytes(numel);
+      const cpu::ChannelLayout layout(call.channels, numel);
+      const bool in_place = call.grad_input != nullptr && call.grad_input->is_same(call.grad_output);
+      const auto stores = in_place || out == nullptr
+          ? Stores::kCached
+          : stores_for(out, numel, with_bias ? &layout : nullptr, call.channels);
+      const auto loop =
+          loops.family_backward[static_cast<int>(with_bias ? layout.kind() : PerChannel::kNone)][with_passed];
+      const bool whole = grad_output.direct() && out != nullptr;
+      // A thread's sums are its own, and added up in the threads' order: the same for the same shape and number of threads.
+      const int64_t count = with_bias ? layout.count() : 0;
+      c10::SmallVector<double, 512> sums(count * at::get_num_threads());
+      cpu::parallel_over<scalar_t>(numel, [&](int64_t begin, int64_t n) {
+        alignas(64) scalar_t grad_scratch[kPiece], unwanted[kPiece];
+        std::optional<cpu::ChannelSums<opmath>> channel_sums;
+        if (with_bias) {
+          channel_sums.emplace(layout, sums.data() + at::get_thread_num() * count);
+        }
+        const int64_t end = begin + n;
+        while (begin < end) {
+          const int64_t piece = whole ? end - begin : std::min(kPiece, end - begin);
+          const scalar_t* from = grad_output.piece(loops, begin, piece, grad_scratch);
+          for (int64_t at = 0; at < piece;) {
+            const int64_t first = begin + at;
+            const int64_t run = with_bias ? layout.run(first, piece - at) : piece;
+            loop(
+                {from + at, mask + first / kMaskBits, passed + first / kMaskBits,
+                 out == nullptr ? unwanted : out + first, with_bias ? channel_sums->values(first) : nullptr, run},
+                slope, gain, stores);
+            if (with_bias) {
+              channel_sums->take(first, run);
+            }
+            at += run;
+          }
+          begin += piece;
+        }
+        if (with_bias) {
+          channel_sums->finish();
+        }
+      });
+      if (with_bias) {
+        write_sums(sums, *call.grad_bias);
+      }
+    });
+  }
+
+ private:
+  static void write_sums(const c10::SmallVectorImpl<double>& sums, const at::Tensor& grad_bias) {
+    const int64_t count = grad_bias.numel();
+    AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, grad_bias.scalar_type(), "bias_leaky_relu", [&] {
+      auto* to = grad_bias.mutable_data_ptr<scalar_t>();
+      for (int64_t c = 0; c < count; ++c) {
+        double total = 0;
+        for (int64_t of_thread = c; of_thread < static_cast<int64_t>(sums.size()); of_thread += count) {
+          total += sums[of_thread];
+        }
+        to[c] = static_cast<scalar_t>(total);
+      }
+    });
+  }
+};
+
+} // namespace
+
+TORCH_LIBRARY_IMPL(leakyrelu_ext, CPU, m) {
+  FamilyOps<CpuFamily>::register_kernels(m);
+}
+
+} // namespace leakyrelu_ext

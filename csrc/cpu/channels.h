@@ -1,0 +1,199 @@
+#pragma once
+// Per-channel values (a bias, or the sums that become its gradient) along the elements of a dense tensor.
+//
+// Three ways, by the channels' layout. kRows: channels are long enough runs of whole mask bytes (contiguous images), each with one
+// value. kTable: the channels repeat after few elements (channels_last, [N, C]), and a table holds them once more than that,
+// so that a run may begin at any of them. kSpread: neither; the values of a piece are written out for each of its elements.
+
+#include <c10/util/SmallVector.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "../activation.h"
+#include "../family.h"
+#include "loops.h"
+
+namespace leakyrelu_ext::cpu {
+
+/// Elements of a piece at most, where something is prepared for a piece.
+constexpr int64_t kPiece = 1024;
+
+class ChannelLayout {
+ public:
+  enum class Way { kRows, kTable, kSpread };
+
+  ChannelLayout(Channels channels, int64_t numel) : channels_(channels) {
+    const int64_t period = channels.count * channels.inner;
+    if ((channels.inner % kMaskBits == 0 && channels.inner >= kShortestRow) || channels.count == 1) {
+      way_ = Way::kRows;
+    } else if (period <= kLongestPeriod) {
+      way_ = Way::kTable;
+      table_size_ = std::min(period + kPiece, numel);
+    } else {
+      way_ = Way::kSpread;
+    }
+  }
+
+  Way way() const {
+    return way_;
+  }
+
+  PerChannel kind() const {
+    return way_ == Way::kRows ? PerChannel::kConstant : PerChannel::kArray;
+  }
+
+  int64_t count() const {
+    return channels_.count;
+  }
+
+  int64_t table_size() const {
+    return table_size_;
+  }
+
+  int64_t channel_of(int64_t element) const {
+    return element / channels_.inner % channels_.count;
+  }
+
+  /// Where an element's channel stands in the table.
+  int64_t table_index(int64_t element) const {
+    return element % (channels_.count * channels_.inner);
+  }
+
+  /// Elements from `begin` on that one call of a loop may take.
+  int64_t run(int64_t begin, int64_t left) const {
+    if (way_ != Way::kRows) {
+      return std::min(kPiece, left);
+    }
+    const int64_t of_row = channels_.count == 1 ? left : channels_.inner - begin % channels_.inner;
+    return std::min({of_row, left, kLongestRun});
+  }
+
+  /// Calls each(channel, first, n) for the runs of one channel in [begin, begin + n), first counting from begin.
+  template <typename Each>
+  void for_each_channel(int64_t begin, int64_t n, const Each& each) const {
+    int64_t channel = channel_of(begin);
+    for (int64_t first = 0, of_run = channels_.inner - begin % channels_.inner; first < n; of_run = channels_.inner) {
+      of_run = std::min(of_run, n - first);
+      each(channel, first, of_run);
+      first += of_run;
+      channel = channel + 1 == channels_.count ? 0 : channel + 1;
+    }
+  }
+
+ private:
+  static constexpr int64_t kShortestRow = 64;
+  static constexpr int64_t kLongestPeriod = 4096;
+  static constexpr int64_t kLongestRun = 16384; // so many are summed in the kernel's precision
+
+  Channels channels_;
+  Way way_;
+  int64_t table_size_ = 0;
+};
+
+/// The bias for each run.
+template <typename opmath>
+class BiasRuns {
+ public:
+  BiasRuns(const ChannelLayout& layout, const opmath* bias) : layout_(layout), bias_(bias) {
+    if (bias != nullptr && layout.way() == ChannelLayout::Way::kTable) {
+      table_.resize(layout.table_size());
+      spread(0, layout.table_size(), table_.data());
+    }
+  }
+
+  /// scratch: kPiece values.
+  const opmath* values(int64_t begin, int64_t n, opmath* scratch) const {
+    switch (layout_.way()) {
+      case ChannelLayout::Way::kRows:
+        return bias_ + layout_.channel_of(begin);
+      case ChannelLayout::Way::kTable:
+        return table_.data() + layout_.table_index(begin);
+      case ChannelLayout::Way::kSpread:
+        break;
+    }
+    spread(begin, n, scratch);
+    return scratch;
+  }
+
+ private:
+  void spread(int64_t begin, int64_t n, opmath* to) const {
+    layout_.for_each_channel(begin, n, [&](int64_t channel, int64_t first, int64_t count) {
+      std::fill_n(to + first, count, bias_[channel]);
+    });
+  }
+
+  const ChannelLayout& layout_;
+  const opmath* bias_;
+  c10::SmallVector<opmath, 2 * kPiece> table_;
+};
+
+/// One thread's sums by channel, of what the loops add up in the kernel's precision: in double.
+template <typename opmath>
+class ChannelSums {
+ public:
+  ChannelSums(const ChannelLayout& layout, double* sums) : layout_(layout), sums_(sums) {
+    if (layout.way() == ChannelLayout::Way::kTable) {
+      values_.resize(layout.table_size());
+    } else {
+      values_.resize(layout.way() == ChannelLayout::Way::kRows ? 1 : kPiece);
+    }
+  }
+
+  /// Where the loop is to add the run [begin, begin + n).
+  opmath* values(int64_t begin) {
+    return values_.data() + (layout_.way() == ChannelLayout::Way::kTable ? layout_.table_index(begin) : 0);
+  }
+
+  /// After each run.
+  void take(int64_t begin, int64_t n) {
+    switch (layout_.way()) {
+      case ChannelLayout::Way::kRows:
+        sums_[layout_.channel_of(begin)] += static_cast<double>(values_[0]);
+        values_[0] = 0;
+        break;
+      case ChannelLayout::Way::kTable:
+        if (++runs_ == kRunsPerFlush) {
+          flush();
+        }
+        break;
+      case ChannelLayout::Way::kSpread:
+        flush_from(begin, n);
+        break;
+    }
+  }
+
+  /// After the last.
+  void finish() {
+    if (layout_.way() == ChannelLayout::Way::kTable) {
+      flush();
+    }
+  }
+
+ private:
+  // So many values at most are summed in the kernel's precision.
+  static constexpr int kRunsPerFlush = 64;
+
+  void flush() {
+    flush_from(0, layout_.table_size());
+    runs_ = 0;
+  }
+
+  void flush_from(int64_t begin, int64_t n) {
+    layout_.for_each_channel(begin, n, [&](int64_t channel, int64_t first, int64_t count) {
+      double sum = 0;
+      for (int64_t i = first; i < first + count; ++i) {
+        sum += static_cast<double>(values_[i]);
+        values_[i] = 0;
+      }
+      sums_[channel] += sum;
+    });
+  }
+
+  const ChannelLayout& layout_;
+  double* sums_;
+  c10::SmallVector<opmath, 2 * kPiece> values_;
+  int runs_ = 0;
+};
+
+} // namespace leakyrelu_ext::cpu
