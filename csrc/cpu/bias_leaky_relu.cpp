@@ -130,15 +130,15 @@ struct CpuFamily {
           const uint8_t* kept = dropout.bits(loops, begin, piece, kept_scratch);
           for (int64_t at = 0; at < piece;) { // a run, for which the bias is at hand
             const int64_t first = begin + at;
-            const int64_t run = with_bias ? layout.run(first, piece - at) : piece;
+            const auto run = with_bias ? layout.run(first, piece - at) : cpu::ChannelLayout::Run{piece, 0};
             const opmath* values = with_bias ? bias.values(first, run, bias_scratch) : nullptr;
             loop(
                 {from + at, values, other == nullptr ? nullptr : other + at,
                  kept == nullptr ? nullptr : kept + at / kMaskBits, out + first,
                  mask == nullptr ? nullptr : mask + first / kMaskBits,
-                 passed == nullptr ? nullptr : passed + first / kMaskBits, run},
+                 passed == nullptr ? nullptr : passed + first / kMaskBits, run.n},
                 family, stores);
-            at += run;
+            at += run.n;
           }
           begin += piece;
         }
@@ -171,9 +171,9 @@ struct CpuFamily {
       c10::SmallVector<double, 512> sums(count * at::get_num_threads());
       cpu::parallel_over<scalar_t>(numel, [&](int64_t begin, int64_t n) {
         alignas(64) scalar_t grad_scratch[kPiece], unwanted[kPiece];
-        std::optional<cpu::ChannelSums<opmath>> channel_sums;
+        std::optional<cpu::ChannelSums<scalar_t>> channel_sums;
         if (with_bias) {
-          channel_sums.emplace(layout, sums.data() + at::get_thread_num() * count);
+          channel_sums.emplace(loops, layout, sums.data() + at::get_thread_num() * count);
         }
         const int64_t end = begin + n;
         while (begin < end) {
@@ -181,15 +181,15 @@ struct CpuFamily {
           const scalar_t* from = grad_output.piece(loops, begin, piece, grad_scratch);
           for (int64_t at = 0; at < piece;) {
             const int64_t first = begin + at;
-            const int64_t run = with_bias ? layout.run(first, piece - at) : piece;
+            const auto run = with_bias ? layout.run(first, piece - at) : cpu::ChannelLayout::Run{piece, 0};
             loop(
                 {from + at, mask + first / kMaskBits, passed + first / kMaskBits,
-                 out == nullptr ? unwanted : out + first, with_bias ? channel_sums->values(first) : nullptr, run},
+                 out == nullptr ? unwanted : out + first, with_bias ? channel_sums->values(run) : nullptr, run.n},
                 slope, gain, stores);
             if (with_bias) {
               channel_sums->take(first, run);
             }
-            at += run;
+            at += run.n;
           }
           begin += piece;
         }

@@ -51,28 +51,30 @@ class ChannelLayout {
     return table_size_;
   }
 
-  int64_t channel_of(int64_t element) const {
-    return element / channels_.inner % channels_.count;
-  }
+  /// Elements that one call of a loop may take.
+  struct Run {
+    int64_t n;
+    int64_t index; // kRows: the channel; kTable: of the first element in the table
+  };
 
-  /// Where an element's channel stands in the table.
-  int64_t table_index(int64_t element) const {
-    return element % (channels_.count * channels_.inner);
-  }
-
-  /// Elements from `begin` on that one call of a loop may take.
-  int64_t run(int64_t begin, int64_t left) const {
-    if (way_ != Way::kRows) {
-      return std::min(kPiece, left);
+  Run run(int64_t begin, int64_t left) const {
+    if (way_ == Way::kSpread) {
+      return {std::min(kPiece, left), 0};
     }
-    const int64_t of_row = channels_.count == 1 ? left : channels_.inner - begin % channels_.inner;
-    return std::min({of_row, left, kLongestRun});
+    if (way_ == Way::kTable) {
+      return {std::min(kPiece, left), begin % (channels_.count * channels_.inner)};
+    }
+    if (channels_.count == 1) {
+      return {std::min(kLongestRun, left), 0};
+    }
+    const int64_t row = begin / channels_.inner;
+    return {std::min({(row + 1) * channels_.inner - begin, left, kLongestRun}), row % channels_.count};
   }
 
   /// Calls each(channel, first, n) for the runs of one channel in [begin, begin + n), first counting from begin.
   template <typename Each>
   void for_each_channel(int64_t begin, int64_t n, const Each& each) const {
-    int64_t channel = channel_of(begin);
+    int64_t channel = begin / channels_.inner % channels_.count;
     for (int64_t first = 0, of_run = channels_.inner - begin % channels_.inner; first < n; of_run = channels_.inner) {
       of_run = std::min(of_run, n - first);
       each(channel, first, of_run);
@@ -103,16 +105,16 @@ class BiasRuns {
   }
 
   /// scratch: kPiece values.
-  const opmath* values(int64_t begin, int64_t n, opmath* scratch) const {
+  const opmath* values(int64_t begin, ChannelLayout::Run run, opmath* scratch) const {
     switch (layout_.way()) {
       case ChannelLayout::Way::kRows:
-        return bias_ + layout_.channel_of(begin);
+        return bias_ + run.index;
       case ChannelLayout::Way::kTable:
-        return table_.data() + layout_.table_index(begin);
+        return table_.data() + run.index;
       case ChannelLayout::Way::kSpread:
         break;
     }
-    spread(begin, n, scratch);
+    spread(begin, run.n, scratch);
     return scratch;
   }
 
@@ -129,10 +131,13 @@ class BiasRuns {
 };
 
 /// One thread's sums by channel, of what the loops add up in the kernel's precision: in double.
-template <typename opmath>
+template <typename T>
 class ChannelSums {
  public:
-  ChannelSums(const ChannelLayout& layout, double* sums) : layout_(layout), sums_(sums) {
+  using opmath = opmath_t<T>;
+
+  ChannelSums(const Loops<T>& loops, const ChannelLayout& layout, double* sums)
+      : loops_(loops), layout_(layout), sums_(sums) {
     if (layout.way() == ChannelLayout::Way::kTable) {
       values_.resize(layout.table_size());
     } else {
@@ -140,16 +145,16 @@ class ChannelSums {
     }
   }
 
-  /// Where the loop is to add the run [begin, begin + n).
-  opmath* values(int64_t begin) {
-    return values_.data() + (layout_.way() == ChannelLayout::Way::kTable ? layout_.table_index(begin) : 0);
+  /// Where the loop is to add a run.
+  opmath* values(ChannelLayout::Run run) {
+    return values_.data() + (layout_.way() == ChannelLayout::Way::kTable ? run.index : 0);
   }
 
   /// After each run.
-  void take(int64_t begin, int64_t n) {
+  void take(int64_t begin, ChannelLayout::Run run) {
     switch (layout_.way()) {
       case ChannelLayout::Way::kRows:
-        sums_[layout_.channel_of(begin)] += static_cast<double>(values_[0]);
+        sums_[run.index] += static_cast<double>(values_[0]);
         values_[0] = 0;
         break;
       case ChannelLayout::Way::kTable:
@@ -158,7 +163,7 @@ class ChannelSums {
         }
         break;
       case ChannelLayout::Way::kSpread:
-        flush_from(begin, n);
+        flush_from(begin, run.n);
         break;
     }
   }
@@ -181,15 +186,12 @@ class ChannelSums {
 
   void flush_from(int64_t begin, int64_t n) {
     layout_.for_each_channel(begin, n, [&](int64_t channel, int64_t first, int64_t count) {
-      double sum = 0;
-      for (int64_t i = first; i < first + count; ++i) {
-        sum += static_cast<double>(values_[i]);
-        values_[i] = 0;
-      }
-      sums_[channel] += sum;
+      sums_[channel] += static_cast<double>(count == 1 ? values_[first] : loops_.sum(values_.data() + first, count));
     });
+    std::fill_n(values_.data(), n, opmath(0));
   }
 
+  const Loops<T>& loops_;
   const ChannelLayout& layout_;
   double* sums_;
   c10::SmallVector<opmath, 2 * kPiece> values_;

@@ -325,6 +325,23 @@ void family_backward_loop(
   }
 }
 
+template <class Lanes>
+opmath_t<typename Lanes::scalar_t> sum_loop(const opmath_t<typename Lanes::scalar_t>* values, int64_t n) {
+  opmath_t<typename Lanes::scalar_t> total = 0;
+  int64_t i = 0;
+  if (n >= Lanes::width) {
+    auto sums = Lanes::load_opmath(values);
+    for (i = Lanes::width; i + Lanes::width <= n; i += Lanes::width) {
+      sums = Lanes::add(sums, Lanes::load_opmath(values + i));
+    }
+    total = Lanes::sum(sums);
+  }
+  for (; i < n; ++i) {
+    total += values[i];
+  }
+  return total;
+}
+
 /// Sixteen counters at a time, whose four numbers each go to four words of sixteen bits: plain loops that the compiler turns into
 /// this tier's vectors.
 inline void keep_loop(uint64_t seed, int64_t first_span, int64_t spans, uint32_t largest_kept, uint8_t* bits) {
@@ -390,6 +407,7 @@ constexpr Loops<typename Lanes::scalar_t> loops_of() {
   set_family<WideLanes, PerChannel::kNone>(loops);
   set_family<WideLanes, PerChannel::kConstant>(loops);
   set_family<WideLanes, PerChannel::kArray>(loops);
+  loops.sum = sum_loop<WideLanes>;
   loops.keep = keep_loop;
   return loops;
 }

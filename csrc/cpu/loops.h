@@ -74,6 +74,8 @@ struct Loops {
   FamilyForwardLoop<T> family_forward[kPerChannelKinds][2][2];
   /// By what the sums are, and whether elements may have been clamped or dropped.
   FamilyBackwardLoop<T> family_backward[kPerChannelKinds][2];
+  /// Of n values.
+  opmath_t<T> (*sum)(const opmath_t<T>* values, int64_t n);
   /// Bits of the elements that dropout keeps: of `spans` times kDropoutSpan elements, the first being number `first_span`.
   void (*keep)(uint64_t seed, int64_t first_span, int64_t spans, uint32_t largest_kept, uint8_t* bits);
 };
