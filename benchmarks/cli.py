@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -78,7 +78,28 @@ def parser() -> argparse.ArgumentParser:
     )
     compiled.add_argument("--threads", type=_within(int, 1, os.cpu_count() or 1), help="default: torch's own choice")
     compiled.add_argument("--seconds", type=_within(float, 0.001, 3600.0), default=4.0, help="per row; default: %(default)s")
-    for command in (ops, compiled):
+    fused = commands.add_parser(
+        "fused",
+        help="time bias_leaky_relu against the same composed from PyTorch's ops, eager and under torch.compile",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=(
+            "Times bias + Leaky ReLU + gain, with residual, clamp or dropout, forward and forward+backward, on shapes of\n"
+            "StyleGAN2, nnU-Net and perceptrons and on photographs' activations. All of a row take turns:\n"
+            "  eager      the plain line: F.leaky_relu(x + bias.view(-1, 1, 1), 0.2) * gain\n"
+            "  in place   the same, each op into the tensor before it wherever autograd allows that\n"
+            "  reference  StyleGAN's composition, restated (its rows only)\n"
+            "  compiled   torch.compile of the plain line (compiles two functions a case; needs a C++ compiler)\n"
+            "  ours       leakyrelu_ext.bias_leaky_relu(x, bias, 0.2, gain=gain)\n"
+            "First it asserts, for every row, that all give the same results: the same bits in float32, in bfloat16 up to\n"
+            "eager's more frequent rounding, under dropout the same scale and share. If not, it ends with exit status 1."
+        ),
+        epilog="example: leakyrelu-bench fused --only StyleGAN2 --no-compile --seconds 1",
+    )
+    fused.add_argument("--threads", type=_within(int, 1, os.cpu_count() or 1), help="default: torch's own choice")
+    fused.add_argument("--seconds", type=_within(float, 0.001, 3600.0), default=3.0, help="per row; default: %(default)s")
+    fused.add_argument("--only", metavar="TEXT", default="", help="only cases with this in their names, as in the table")
+    fused.add_argument("--no-compile", action="store_true", help="leave out torch.compile, and the wait for it")
+    for command in (ops, compiled, fused):
         command.add_argument(
             "--seed",
             type=_within(int, 0, 2**63 - 1),
@@ -107,6 +128,57 @@ def _compile(arguments: argparse.Namespace) -> int:
     console = Console()
     console.print(environment.describe(torch.device("cpu")), highlight=False, soft_wrap=True)
     console.print(tables.compiled_table(list(compiled.run(arguments.seed, arguments.seconds))))
+    return 0
+
+
+def _fused(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+    from . import environment, fused, tables
+    from .ops import MismatchError
+    from .timing import settle_allocator, warm_outputs
+
+    if not _native():
+        return 1
+    cases, warm_cases = (
+        [case for case in group if arguments.only in case.name] for group in (fused.CASES, fused.WARM_CASES)
+    )
+    if not cases and not warm_cases:
+        print(f"leakyrelu-bench: error: no case has {arguments.only!r} in its name", file=sys.stderr)
+        return 1
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 220  # a file or a pipe has no width of its own; the table needs this much
+    console.print(environment.describe(torch.device("cpu")), highlight=False, soft_wrap=True)
+    console.print(environment.describe_faults(), highlight=False, soft_wrap=True)
+    settle_allocator()
+    rows: list[fused.Row] = []
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("fused", total=len(cases) + len(warm_cases))
+
+        def shown(group: Iterable[fused.Case]) -> Iterator[fused.Case]:
+            for case in group:
+                progress.update(task, description=case.name)
+                yield case
+                progress.advance(task)
+
+        def run(group: Iterable[fused.Case]) -> None:
+            rows.extend(fused.run(shown(group), arguments.seed, arguments.seconds, not arguments.no_compile))
+
+        try:
+            run(cases)
+            if warm_cases:
+                with warm_outputs() as possible:
+                    run(warm_cases if possible else [])
+        except MismatchError as error:
+            print(f"leakyrelu-bench: error: {error}", file=sys.stderr)
+            return 1
+    console.print(tables.fused_table(rows))
+    console.print(tables.fused_summary(rows), highlight=False, soft_wrap=True)
     return 0
 
 
@@ -189,7 +261,7 @@ def _ops(arguments: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser().parse_args(arguments)
     try:
-        return {"ops": _ops, "compile": _compile}[parsed.command](parsed)
+        return {"ops": _ops, "compile": _compile, "fused": _fused}[parsed.command](parsed)
     except ModuleNotFoundError as error:
         print(f"leakyrelu-bench: error: {error}. Install the extra: pip install 'leakyrelu_ext[bench]'", file=sys.stderr)
         return 1

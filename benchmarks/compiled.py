@@ -56,7 +56,8 @@ class Row:
     saved: int  # bytes kept for the backward, every storage once
 
 
-def _saved_bytes(call: Callable[[], object]) -> int:
+def saved_bytes(call: Callable[[], object]) -> int:
+    """Bytes that what ``call`` returns keeps for its backward, every storage once."""
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ def _prepare(net: Net, contestant: str, seed: int) -> tuple[Callable[[], object]
         forward().sum().backward()  # type: ignore[no-untyped-call]
 
     step()
-    return step, _saved_bytes(forward)
+    return step, saved_bytes(forward)
 
 
 def run(seed: int, budget: float, nets: tuple[Net, ...] = NETS) -> Iterator[Row]:

@@ -98,6 +98,10 @@ def _bits(tensor: Tensor) -> Tensor:
     return torch.where(tensor.isnan(), math.nan, tensor).view(integer)
 
 
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    return one.stride() == other.stride() and torch.equal(_bits(one), _bits(other))
+
+
 def check_same_bits(builtin: Side, ours: Side, x: Tensor, grad: Tensor, name: str) -> None:
     """Raises MismatchError unless outputs and gradients agree bit for bit."""
     results = []
@@ -109,7 +113,7 @@ def check_same_bits(builtin: Side, ours: Side, x: Tensor, grad: Tensor, name: st
         gradients = (*torch.autograd.grad(output, leaf, grad), torch.empty_like(x).copy_(of_op))
         results.append((side.function(x, SLOPE), output.detach(), *gradients))
     for what, expected, actual in zip(("function", "module", "gradient", "backward op"), *results, strict=True):
-        if expected.stride() != actual.stride() or not torch.equal(_bits(expected), _bits(actual)):
+        if not same_bits(expected, actual):
             raise MismatchError(f"{name}, {x.dtype}: the {what} differs from the built-in's; nothing was timed")
 
 

@@ -8,6 +8,8 @@ import torch
 from rich.table import Table
 
 from .compiled import Row as CompiledRow
+from .fused import CONTESTANTS
+from .fused import Row as FusedRow
 from .ops import Row, geometric_mean
 from .roof import Roof
 
@@ -107,9 +109,66 @@ def compiled_table(rows: Sequence[CompiledRow]) -> Table:
     return table
 
 
+def fused_table(rows: Sequence[FusedRow]) -> Table:
+    def triple(values: dict[str, str]) -> str:
+        return " / ".join(values.get(name, "–") for name in ("eager", "compiled", "ours")) if values else ""
+
+    table = Table(
+        title="bias_leaky_relu against the same composed from PyTorch's ops, all of a row interleaved, medians",
+        caption=(
+            "Behind each time: it / ours, median over the rounds, above 1 ours is faster. eager: the plain line, a new "
+            "tensor from every op. in place: the same, each op into the tensor before it wherever autograd allows. "
+            "reference: StyleGAN's composition restated, which comes to the ops of eager: what the two differ by is noise. "
+            "compiled: torch.compile of the plain line. forward: without grad. forward+backward: gradients of input, bias "
+            "and residual, from a gradient that the caller keeps. saved: bytes kept for the backward, faults: minor page "
+            "faults per call; both eager / compiled / ours."
+        ),
+    )
+    for heading in ("case", "dtype", "mode"):
+        table.add_column(heading)
+    for heading in (*CONTESTANTS, "saved", "faults"):
+        table.add_column(heading, justify="right")
+    section = None
+    for row in rows:
+        if section not in (None, (row.case, row.dtype)):
+            table.add_section()
+        section = (row.case, row.dtype)
+        times = {name: seconds(value) for name, value in row.seconds.items()}
+        cells = [f"{times[name]} {row.ratios[name]:5.2f}" if name in times else "–" for name in CONTESTANTS[:-1]]
+        slowest_win = min(row.ratios[name] for name in ("eager", "compiled") if name in row.ratios)
+        table.add_row(
+            row.case,
+            dtype_name(row.dtype),
+            row.mode,
+            *cells,
+            times["ours"],
+            triple({name: size(value) for name, value in row.saved.items()}),
+            triple({name: f"{value:.0f}" for name, value in row.faults.items()}),
+            style="red" if slowest_win < 0.95 else "green" if slowest_win > 1.05 else "",
+        )
+    return table
+
+
 def ops_summary(rows: Sequence[Row]) -> str:
     worst = min(rows, key=lambda row: row.times.ratio)
     return (
         f"geometric mean of {len(rows)} ratios: {geometric_mean(row.times.ratio for row in rows):.2f}x; "
         f"worst: {worst.times.ratio:.2f}x ({worst.input}, {dtype_name(worst.dtype)}, {worst.mode})"
     )
+
+
+def fused_summary(rows: Sequence[FusedRow]) -> str:
+    """A line per contestant but ours, and why what could not be compiled could not."""
+    lines = []
+    for name in CONTESTANTS[:-1]:
+        against = [row for row in rows if name in row.ratios]
+        if against:
+            worst = min(against, key=lambda row: row.ratios[name])
+            lines.append(
+                f"against {name}: geometric mean of {len(against)} ratios "
+                f"{geometric_mean(row.ratios[name] for row in against):.2f}x; worst: {worst.ratios[name]:.2f}x "
+                f"({worst.case}, {dtype_name(worst.dtype)}, {worst.mode})"
+            )
+    obstacles = {row.obstacle: f"{row.case}, {row.mode}" for row in reversed(rows) if row.obstacle}
+    lines += [f"not compiled, first {where}: {obstacle}" for obstacle, where in obstacles.items()]
+    return "\n".join(lines)

@@ -1,5 +1,6 @@
 """The benchmark measures what it says, and refuses to time two sides that differ."""
 
+import dataclasses
 import itertools
 import os
 import subprocess
@@ -13,7 +14,7 @@ from cases import randn
 
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
-from leakyrelu_bench import cli, inputs, ops, roof, tables, timing
+from leakyrelu_bench import cli, fused, inputs, ops, roof, tables, timing
 
 import leakyrelu_ext
 
@@ -54,6 +55,8 @@ def test_ops_ends_in_its_table():
         ["ops", "--dtype", "int8"],
         ["ops", "--device", "tpu"],
         ["ops", "--device", "meta"],
+        ["fused", "--seconds", "0"],
+        ["fused", "--dtype", "float32"],
     ],
 )
 def test_bad_arguments(arguments, capsys):
@@ -105,6 +108,155 @@ def test_compile_compares_all_contestants():
     table = tables.compiled_table(rows)
     assert table.row_count == len(rows)
     assert leakyrelu_ext.functional._under_compile is leakyrelu_ext.functional._composite
+
+
+def small(case):
+    """The case on few elements; channels as they are."""
+    return dataclasses.replace(case, shape=(2, case.shape[1], *(3 for _ in case.shape[2:])), stem=None)
+
+
+def test_fused_times_every_contestant_of_every_case():
+    cases = [small(case) for case in fused.CASES]
+    rows = list(fused.run(cases, 0, 0.001, compile=False))
+    assert [(row.case, row.mode) for row in rows] == [(case.name, mode) for case in cases for mode in fused.MODES]
+    for row in rows:
+        assert set(row.seconds) == set(row.ratios) == set(row.faults)
+        assert {"eager", "ours"} <= set(row.seconds) <= set(fused.CONTESTANTS) - {"compiled"}
+        assert ("in place" in row.seconds) == ("MLP: dropout" not in row.case)
+        assert ("reference" in row.seconds) == ("StyleGAN2" in row.case)
+        assert row.ratios["ours"] == 1.0
+        assert set(row.saved) == (set(row.seconds) if row.mode == "forward+backward" else set())
+        assert row.obstacle is None
+    names = [(case.name, case.dtype) for case in (*fused.CASES, *fused.WARM_CASES)]
+    assert len(set(names)) == len(names)
+
+
+FORMULAS = [
+    fused.Formula(0.2, bias, residual, gain, clamp)
+    for bias, residual in ((True, False), (False, True), (True, True))
+    for gain in (1.0, 2**0.5)
+    for clamp in (None, 0.5)
+]
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("formula", FORMULAS, ids=str)
+def test_all_fused_contestants_compute_the_formula(formula, requires_grad):
+    case = fused.Case("StyleGAN2" if not formula.residual else "other", formula, (2, 3, 5, 4))
+    operands = fused.make_operands(case, 0, requires_grad)
+    before = [leaf.detach().clone() for leaf in operands.leaves]
+    calls = fused.contestants(case, requires_grad, compile=False)
+    mode = fused.MODES[requires_grad]
+    expected, *gradients = results = fused._step(calls["eager"], operands, mode)()
+    sums = [tensor.view(3, 1, 1) if tensor.dim() == 1 else tensor for tensor in before]
+    formula_of = torch.nn.functional.leaky_relu(sum(sums[1:], sums[0]), 0.2) * formula.gain
+    torch.testing.assert_close(expected, formula_of if formula.clamp is None else formula_of.clamp(-0.5, 0.5))
+    assert len(gradients) == requires_grad * len(operands.leaves)
+    for name, call in calls.items():
+        fused.check(case, name, fused._step(call, operands, mode)(), tuple(results))
+    assert all(torch.equal(leaf, copy) for leaf, copy in zip(operands.leaves, before, strict=True))
+
+
+@pytest.mark.parametrize("share", [0.85, 0.95])
+def test_fused_refuses_a_wrong_share_of_dropped_elements(share):
+    case = fused.Case("MLP", fused.Formula(1.0, bias=False, dropout_p=0.1), (64, 512))
+    x = fused.make_operands(case, 0, False).input
+    kept = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
+    fused.check(case, "ours", (torch.where(kept < 0.9, x / 0.9, 0),), (x,))
+    with pytest.raises(ops.MismatchError, match="the share kept by the dropout of 'ours' differs"):
+        fused.check(case, "ours", (torch.where(kept < share, x / 0.9, 0),), (x,))
+
+
+@pytest.mark.native
+@pytest.mark.parametrize(
+    ("what", "only"),
+    [
+        ("the output", "gain, 2x32x8x8"),
+        ("the output", "MLP: bias"),
+        ("the gradient of input", "gain, 2x32x8x8"),
+        ("the gradient of bias", "gain, 2x32x8x8"),
+        ("the gradient of residual", "residual encoder"),
+    ],
+)
+def test_fused_does_not_time_what_differs(what, only, monkeypatch, capsys):
+    def broken(formula):
+        correct = fused.eager(formula, 2 if formula.dropout_p else 5 if formula.residual else 4)
+
+        def call(x, bias, residual):
+            if what == "the output":
+                return correct(x, bias, residual) * 1.0001
+            if what == "the gradient of bias":  # whose sum lacks the first sample's
+                return torch.cat([correct(x[:1], bias.detach(), residual), correct(x[1:], bias, residual)])
+            if what == "the gradient of residual":
+                return correct(x, bias, residual.where(x > 0, residual.detach()))
+            return correct(x.where(x > 0, x.detach()), bias, residual)
+
+        return call
+
+    monkeypatch.setattr(fused, "ours", broken)
+    if what != "the output":
+        monkeypatch.setattr(fused, "MODES", ("forward+backward",))
+    monkeypatch.setattr(fused, "interleave", lambda *_: pytest.fail("timed all the same"))
+    monkeypatch.setattr(cli, "_native", lambda: True)
+    assert cli.main(["fused", "--only", only, "--no-compile"]) == 1
+    assert f"{what} of 'ours' differs from eager's; nothing was timed" in capsys.readouterr().err
+
+
+def test_fused_says_what_could_not_be_compiled(monkeypatch):
+    def fails(*_):
+        raise RuntimeError("no C++ compiler\nfar and wide")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: fails)
+    rows = list(fused.run([small(fused.CASES[0])], 0, 0.001))
+    assert [row.obstacle for row in rows] == ["RuntimeError: no C++ compiler"] * 2
+    assert not any("compiled" in row.ratios for row in rows)
+    lines = tables.fused_summary(rows).splitlines()
+    assert [line.split(":")[0] for line in lines[:3]] == ["against eager", "against in place", "against reference"]
+    assert lines[3:] == [f"not compiled, first {rows[0].case}, forward: RuntimeError: no C++ compiler"]
+    assert tables.fused_table(rows).row_count == 2
+
+
+def test_fused_summary_names_the_worst():
+    ratios = ({"eager": 4.0, "ours": 1.0}, {"eager": 1.0, "compiled": 3.0, "ours": 1.0})
+    rows = [fused.Row(name, torch.float32, "forward", {}, row, {}, {}, None) for name, row in zip("ab", ratios, strict=True)]
+    assert tables.fused_summary(rows).splitlines() == [
+        "against eager: geometric mean of 2 ratios 2.00x; worst: 1.00x (b, float32, forward)",
+        "against compiled: geometric mean of 1 ratios 3.00x; worst: 3.00x (b, float32, forward)",
+    ]
+
+
+@pytest.mark.native
+def test_fused_saves_one_bit_per_element_and_two_with_clamp():
+    gain = fused.Case("StyleGAN2", fused.Formula(0.2, gain=2.0), (2, 32, 8, 8))
+    clamp = dataclasses.replace(gain, formula=fused.Formula(0.2, gain=2.0, clamp=1.0))
+    saved = [row.saved for row in fused.run([gain, clamp], 0, 0.001, compile=False) if row.saved]
+    n = 2 * 32 * 8 * 8
+    assert [row["ours"] for row in saved] == [n // 8, n // 4]
+    assert [row["eager"] for row in saved] == [4 * n, 8 * n]
+
+
+@pytest.mark.native
+def test_fused_only_some_cases(capsys):
+    assert cli.main(["fused", "--only", "2x32x8x8", "--seconds", "0.001", "--no-compile"]) == 0
+    shown = capsys.readouterr().out
+    assert "StyleGAN2: bias + lrelu + gain, 2x32x8x8" in shown
+    assert "nnU-Net" not in shown
+    assert "against in place: geometric mean of 2 ratios" in shown
+    assert cli.main(["fused", "--only", "AlexNet"]) == 1
+    assert "no case has 'AlexNet' in its name" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.native
+def test_fused_ends_in_its_summary():
+    done = run("fused", "--only", "512", "--seconds", "0.02", "--seed", "3", "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.strip().splitlines()
+    assert "1 thread(s)" in lines[0]
+    for word in ("MLP: bias + lrelu + dropout", "StyleGAN2: bias + lrelu + gain + clamp", "512x1024", "forward+backward"):
+        assert word in done.stdout
+    assert "not compiled" not in done.stdout
+    assert lines[-1].startswith("against compiled: geometric mean of ")
 
 
 @pytest.mark.native
