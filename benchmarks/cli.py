@@ -90,8 +90,9 @@ def parser() -> argparse.ArgumentParser:
             "  reference  StyleGAN's composition, restated (its rows only)\n"
             "  compiled   torch.compile of the plain line (compiles two functions a case; needs a C++ compiler)\n"
             "  ours       leakyrelu_ext.bias_leaky_relu(x, bias, 0.2, gain=gain)\n"
-            "First it asserts, for every row, that all give the same results: the same bits in float32, in bfloat16 up to\n"
-            "eager's more frequent rounding, under dropout the same scale and share. If not, it ends with exit status 1."
+            "First it asserts, for every row, that all give the same results: the same bits in float32 (compiled: up to\n"
+            "four roundings), in bfloat16 up to four roundings, under dropout the same scale and share;\n"
+            "gradients of bias up to the order of summation. If not, it ends with exit status 1."
         ),
         epilog="example: leakyrelu-bench fused --only StyleGAN2 --no-compile --seconds 1",
     )

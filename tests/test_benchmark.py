@@ -197,7 +197,6 @@ def test_fused_does_not_time_what_differs(what, only, monkeypatch, capsys):
     if what != "the output":
         monkeypatch.setattr(fused, "MODES", ("forward+backward",))
     monkeypatch.setattr(fused, "interleave", lambda *_: pytest.fail("timed all the same"))
-    monkeypatch.setattr(cli, "_native", lambda: True)
     assert cli.main(["fused", "--only", only, "--no-compile"]) == 1
     assert f"{what} of 'ours' differs from eager's; nothing was timed" in capsys.readouterr().err
 
