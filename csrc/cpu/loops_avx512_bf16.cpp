@@ -1,4 +1,4 @@
-// AVX-512 with avx512_bf16: as avx512, but the plain op rounds bfloat16 by its own instruction.
+// AVX-512 with avx512_bf16: as avx512, but bfloat16 is rounded by its own instruction.
 
 #include "loops.h"
 
@@ -21,6 +21,7 @@
 LEAKYRELU_EXT_TARGET_BEGIN("avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")
 
 #include "bfloat16_avx512.h"
+#include "float_avx512.h"
 #include "loop_templates.h"
 
 namespace leakyrelu_ext::cpu {
@@ -72,6 +73,23 @@ struct NativeBFloat16Lanes : BFloat16Lanes {
   }
 };
 
+struct NativeWideBFloat16Lanes : WideBFloat16Lanes {
+  static __m256i round(Register r) {
+    // The instruction takes a subnormal float for zero; the rounding of ATen does not.
+    constexpr int subnormal = 0x20;
+    if (__builtin_expect(_mm512_fpclass_ps_mask(r, subnormal) != 0, 0)) {
+      return WideBFloat16Lanes::round(r);
+    }
+    return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(r));
+  }
+  static void store(c10::BFloat16* to, Register r) {
+    HalfBits::store(to, round(r));
+  }
+  static void stream(c10::BFloat16* to, Register r) {
+    HalfBits::stream(to, round(r));
+  }
+};
+
 } // namespace
 } // namespace leakyrelu_ext::cpu
 
@@ -81,7 +99,7 @@ const leakyrelu_ext::cpu::Tier& leakyrelu_ext::cpu::avx512_bf16_tier() {
   static const Tier tier = [] {
     Tier of_avx512 = avx512_tier();
     of_avx512.name = "avx512_bf16";
-    set_plain<NativeBFloat16Lanes>(std::get<Loops<c10::BFloat16>>(of_avx512.loops));
+    std::get<Loops<c10::BFloat16>>(of_avx512.loops) = loops_of<NativeBFloat16Lanes, NativeWideBFloat16Lanes>();
     return of_avx512;
   }();
   return tier;
