@@ -92,6 +92,72 @@ void check(const std::vector<T>& values, int64_t n, double slope_value) {
   }
 }
 
+/// bias_leaky_relu, by all its parts.
+template <typename T>
+void check_family(const std::vector<T>& values, int64_t n, double slope_value) {
+  using opmath = opmath_t<T>;
+  const auto& neon = std::get<Loops<T>>(neon_tier().loops);
+  const auto& generic = std::get<Loops<T>>(generic_tier().loops);
+  std::vector<opmath> bias(n + 1);
+  std::vector<T> residual(n + 1);
+  for (int64_t i = 0; i < n; ++i) {
+    bias[i] = static_cast<opmath>(i % 7 - 3) / 4;
+    residual[i] = values[(i * 37 + 11) % n];
+  }
+  std::vector<uint8_t> kept(mask_bytes(n) + 64);
+  for (size_t i = 0; i < kept.size(); ++i) {
+    kept[i] = static_cast<uint8_t>(i * 151 + 3);
+  }
+  for (int parts = 0; parts < kPerChannelKinds * 16; ++parts) {
+    const int kind = parts % kPerChannelKinds, flags = parts / kPerChannelKinds;
+    const bool with_residual = flags & 1, with_passed = flags & 2, clamped = flags & 4, dropping = flags & 8;
+    if (!with_passed && (clamped || dropping)) {
+      continue;
+    }
+    const FamilyOf<opmath> family{static_cast<opmath>(slope_value), opmath(1.25), opmath(0.75), opmath(2), clamped};
+    std::vector<T> outputs[2], gradients[2];
+    std::vector<uint8_t> masks[2], passed[2];
+    std::vector<opmath> sums[2];
+    for (const int side : {0, 1}) {
+      const auto& loops = side == 0 ? neon : generic;
+      outputs[side].assign(n + 1, T(77.0f));
+      gradients[side].assign(n + 1, T(77.0f));
+      masks[side].assign(mask_bytes(n) + 1, 0xA5);
+      passed[side].assign(mask_bytes(n) + 1, 0xA5);
+      sums[side].assign(n + 1, opmath(0));
+      loops.family_forward[kind][with_residual][with_passed](
+          {values.data(), bias.data(), with_residual ? residual.data() : nullptr, dropping ? kept.data() : nullptr,
+           outputs[side].data(), masks[side].data(), passed[side].data(), n},
+          family, Stores::kCached);
+      loops.family_backward[kind][with_passed](
+          {residual.data(), masks[side].data(), passed[side].data(), gradients[side].data(), sums[side].data(), n},
+          family.negative_slope, family.gain, Stores::kStreaming);
+    }
+    require_same(outputs[0], outputs[1], "family, forward", n, slope_value);
+    require_same(gradients[0], gradients[1], "family, backward", n, slope_value);
+    bool same = masks[0] == masks[1] && (!with_passed || passed[0] == passed[1]);
+    double magnitude = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      magnitude += std::abs(static_cast<double>(gradients[1][i]));
+    }
+    for (int64_t i = 0; i < n && std::isfinite(magnitude) && magnitude < 1e30; ++i) {
+      same = same && std::abs(static_cast<double>(sums[0][i] - sums[1][i])) <= 1e-5 * magnitude + 1e-30;
+    }
+    if (!same) {
+      std::printf("family, masks or sums differ: itemsize %zu, %lld elements\n", sizeof(T), static_cast<long long>(n));
+      std::exit(1);
+    }
+  }
+  uint8_t bits[2][16];
+  neon.keep(5, 3, 2, 1u << 31, bits[0]);
+  generic.keep(5, 3, 2, 1u << 31, bits[1]);
+  const opmath sum = neon.sum(bias.data(), n), expected = generic.sum(bias.data(), n);
+  if (std::memcmp(bits[0], bits[1], sizeof(bits[0])) != 0 || std::abs(sum - expected) > opmath(1e-4)) {
+    std::printf("family, keep or sum differ\n");
+    std::exit(1);
+  }
+}
+
 template <typename T>
 void check_all() {
   std::mt19937_64 random(0);
@@ -105,6 +171,9 @@ void check_all() {
   for (const double slope : {0.01, 0.0, 1.0, -0.5, 2.0, 0x1p-140, HUGE_VAL, std::nan("")}) {
     for (int64_t n = 0; n < 200; ++n) {
       check(noise, n, slope);
+    }
+    for (const int64_t n : {1, 7, 8, 31, 32, 33, 64, 100, 399}) {
+      check_family(noise, n, slope);
     }
     if constexpr (sizeof(T) == 2) {
       std::vector<T> every(1 << 16);

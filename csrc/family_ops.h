@@ -148,10 +148,9 @@ struct FamilyOps {
       strides = c10::DimVector(*output_strides);
     }
     check_backward(op, grad_output, mask, dim, output_mask[1], bias_dtype);
-    const at::IntArrayRef none{0};
-    at::Tensor grad_input = Backend::empty_strided(
-        output_mask[0] ? sizes : none, output_mask[0] ? at::IntArrayRef(strides) : at::IntArrayRef{1},
-        grad_output.scalar_type(), grad_output.device());
+    at::Tensor grad_input = output_mask[0]
+        ? Backend::empty_strided(sizes, strides, grad_output.scalar_type(), grad_output.device())
+        : Backend::empty_strided({0}, {1}, grad_output.scalar_type(), grad_output.device());
     at::Tensor grad_bias = run_backward(
         grad_output, mask, output_mask[0] ? &grad_input : nullptr, strides,
         {negative_slope, gain, std::nullopt, dropout_p}, dim, bias_dtype, output_mask[1]);

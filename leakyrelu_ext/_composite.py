@@ -46,9 +46,9 @@ def check_family(
     inplace: bool,
 ) -> None:
     """Refuses what the compiled ops refuse, in their words."""
-    if not isinstance(input, Tensor):
-        raise TypeError(f"{op}(): argument 'input' must be Tensor, not {type(input).__name__}")
     for name, tensor in (("input", input), ("bias", bias), ("residual", residual)):
+        if not isinstance(tensor, Tensor) and (name == "input" or tensor is not None):
+            raise TypeError(f"{op}(): argument '{name}' must be Tensor, not {type(tensor).__name__}")
         if tensor is not None and tensor.dtype not in FLOATING:
             raise NotImplementedError(
                 f"{op}(): argument '{name}' must be of dtype float64, float32, bfloat16 or float16, got {tensor.dtype}"

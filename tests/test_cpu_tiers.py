@@ -15,6 +15,7 @@ pytestmark = pytest.mark.cpu_only
 HERE = Path(__file__).parent
 CAPABILITY = {"avx512_bf16": "avx512", "avx512": "avx512", "avx2": "avx2", "generic": "default"}
 KERNEL_TESTS = ["test_forward.py", "test_backward.py", "test_inplace.py", "test_ops.py"]
+FAMILY_TESTS = ["test_bias_leaky_relu.py", "test_bias_dropout.py"]
 
 
 def environment(tier, threads=2):
@@ -55,7 +56,7 @@ def test_a_tier_is_available():
 @pytest.mark.native
 @pytest.mark.parametrize("tier", CAPABILITY)
 def test_bit_patterns_and_tails(tier):
-    run(tier, 2, "-k", "(pattern or odd or zeros) and not slow", "test_forward.py", "test_backward.py")
+    run(tier, 2, "-k", "(pattern or odd_sizes or zeros) and not slow", "test_forward.py", "test_backward.py", FAMILY_TESTS[0])
 
 
 @pytest.mark.slow
@@ -69,6 +70,6 @@ def test_kernels(tier, threads):
 @pytest.mark.slow
 @pytest.mark.native
 @pytest.mark.parametrize("tier", CAPABILITY)
-def test_strided(tier):
+def test_strided_and_family(tier):
     """These set the number of threads themselves, to 1 and to 2."""
-    run(tier, 2, "-m", "not slow", "test_strided.py")
+    run(tier, 2, "-m", "not slow", "test_strided.py", *FAMILY_TESTS)
