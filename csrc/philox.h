@@ -7,6 +7,10 @@
 
 namespace leakyrelu_ext {
 
+constexpr int kPhiloxRounds = 10;
+constexpr uint32_t kPhiloxMultiplier0 = 0xD2511F53, kPhiloxMultiplier1 = 0xCD9E8D57;
+constexpr uint32_t kPhiloxKeyStep0 = 0x9E3779B9, kPhiloxKeyStep1 = 0xBB67AE85;
+
 struct Random4 {
   uint32_t value[4];
 };
@@ -18,15 +22,15 @@ C10_HOST_DEVICE inline Random4 philox(uint64_t seed, uint64_t offset, uint64_t i
       {static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), static_cast<uint32_t>(offset),
        static_cast<uint32_t>(offset >> 32)}};
   auto& c = counter.value;
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t product0 = uint64_t{0xD2511F53} * c[0];
-    const uint64_t product1 = uint64_t{0xCD9E8D57} * c[2];
+  for (int round = 0; round < kPhiloxRounds; ++round) {
+    const uint64_t product0 = uint64_t{kPhiloxMultiplier0} * c[0];
+    const uint64_t product1 = uint64_t{kPhiloxMultiplier1} * c[2];
     c[0] = static_cast<uint32_t>(product1 >> 32) ^ c[1] ^ key0;
     c[1] = static_cast<uint32_t>(product1);
     c[2] = static_cast<uint32_t>(product0 >> 32) ^ c[3] ^ key1;
     c[3] = static_cast<uint32_t>(product0);
-    key0 += 0x9E3779B9;
-    key1 += 0xBB67AE85;
+    key0 += kPhiloxKeyStep0;
+    key1 += kPhiloxKeyStep1;
   }
   return counter;
 }

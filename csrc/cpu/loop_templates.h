@@ -342,30 +342,39 @@ opmath_t<typename Lanes::scalar_t> sum_loop(const opmath_t<typename Lanes::scala
   return total;
 }
 
-/// Sixteen counters at a time, whose four numbers each go to four words of sixteen bits: plain loops that the compiler turns into
-/// this tier's vectors.
-inline void keep_loop(uint64_t seed, int64_t first_span, int64_t spans, uint32_t largest_kept, uint8_t* bits) {
-  constexpr int kCounters = 16;
-  for (int64_t span = 0; span < spans; ++span) {
+/// Random numbers are made for this many counters at a time; the four numbers of each go to four groups of as many bits.
+constexpr int kCounters = kDropoutSpan / 4;
+
+/// Plain loops that the compiler turns into this tier's vectors.
+struct PlainRandom {
+  static void keep(uint64_t seed, uint64_t first_counter, uint32_t largest_kept, uint8_t* bits) {
     uint32_t numbers[4][kCounters];
-    const uint64_t first = static_cast<uint64_t>(first_span + span) * kCounters;
-#pragma GCC ivdep
     for (int k = 0; k < kCounters; ++k) {
-      const Random4 random = philox(seed, 0, first + static_cast<uint64_t>(k));
+      const Random4 random = philox(seed, 0, first_counter + static_cast<uint64_t>(k));
       numbers[0][k] = random.value[0];
       numbers[1][k] = random.value[1];
       numbers[2][k] = random.value[2];
       numbers[3][k] = random.value[3];
     }
-    for (const auto& row : numbers) {
-      unsigned word = 0;
+    uint8_t kept[kDropoutSpan];
+    for (int i = 0; i < 4; ++i) {
       for (int k = 0; k < kCounters; ++k) {
-        word |= static_cast<unsigned>(row[k] <= largest_kept) << k;
+        kept[i * kCounters + k] = numbers[i][k] <= largest_kept;
       }
-      const auto half = static_cast<uint16_t>(word);
-      std::memcpy(bits, &half, sizeof(half));
-      bits += sizeof(half);
     }
+    for (int byte = 0; byte < kDropoutSpan / kMaskBits; ++byte) {
+      uint64_t eight; // 0 or 1 in each byte, the first lowest
+      std::memcpy(&eight, kept + byte * kMaskBits, sizeof(eight));
+      bits[byte] = static_cast<uint8_t>(eight * 0x0102040810204080 >> 56);
+    }
+  }
+};
+
+template <class Random>
+void keep_loop(uint64_t seed, int64_t first_span, int64_t spans, uint32_t largest_kept, uint8_t* bits) {
+  for (int64_t span = first_span; span < first_span + spans; ++span) {
+    Random::keep(seed, static_cast<uint64_t>(span) * kCounters, largest_kept, bits);
+    bits += kDropoutSpan / kMaskBits;
   }
 }
 
@@ -399,7 +408,7 @@ constexpr void set_family(Loops<typename WideLanes::scalar_t>& loops) {
   loops.family_backward[k][1] = family_backward_loop<WideLanes, kind, true>;
 }
 
-template <class Lanes, class WideLanes>
+template <class Lanes, class WideLanes, class Random = PlainRandom>
 constexpr Loops<typename Lanes::scalar_t> loops_of() {
   Loops<typename Lanes::scalar_t> loops{};
   set_plain<Lanes>(loops);
@@ -408,7 +417,7 @@ constexpr Loops<typename Lanes::scalar_t> loops_of() {
   set_family<WideLanes, PerChannel::kConstant>(loops);
   set_family<WideLanes, PerChannel::kArray>(loops);
   loops.sum = sum_loop<WideLanes>;
-  loops.keep = keep_loop;
+  loops.keep = keep_loop<Random>;
   return loops;
 }
 

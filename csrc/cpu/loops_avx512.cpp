@@ -132,8 +132,8 @@ struct DoubleLanes {
 
 constexpr Tier kTier{
     "avx512",
-    {loops_of<DoubleLanes, DoubleLanes>(), loops_of<FloatLanes, FloatLanes>(), loops_of<HalfLanes, WideHalfLanes>(),
-     loops_of<BFloat16Lanes, WideBFloat16Lanes>()}};
+    {loops_of<DoubleLanes, DoubleLanes, Random>(), loops_of<FloatLanes, FloatLanes, Random>(),
+     loops_of<HalfLanes, WideHalfLanes, Random>(), loops_of<BFloat16Lanes, WideBFloat16Lanes, Random>()}};
 
 } // namespace
 } // namespace leakyrelu_ext::cpu

@@ -99,7 +99,7 @@ const leakyrelu_ext::cpu::Tier& leakyrelu_ext::cpu::avx512_bf16_tier() {
   static const Tier tier = [] {
     Tier of_avx512 = avx512_tier();
     of_avx512.name = "avx512_bf16";
-    std::get<Loops<c10::BFloat16>>(of_avx512.loops) = loops_of<NativeBFloat16Lanes, NativeWideBFloat16Lanes>();
+    std::get<Loops<c10::BFloat16>>(of_avx512.loops) = loops_of<NativeBFloat16Lanes, NativeWideBFloat16Lanes, Random>();
     return of_avx512;
   }();
   return tier;
