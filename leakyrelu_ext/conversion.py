@@ -15,6 +15,7 @@ from torch import fx, nn
 
 from .functional import leaky_relu, leaky_relu_
 from .modules import LeakyReLU
+from .tracing import Tracer, has_hooks
 
 _logger = logging.getLogger("leakyrelu_ext")
 _Report = Callable[[str], object]
@@ -31,7 +32,6 @@ _OUR_CALLS: _Calls = {
     torch.ops.aten.leaky_relu_.default: leaky_relu_,
 }
 _BUILTIN_CALLS: _Calls = {leaky_relu: F.leaky_relu, leaky_relu_: F.leaky_relu_}
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def convert(model: nn.Module, *, copy: bool = False, functional: bool = False, report: _Report | None = None) -> nn.Module:
@@ -128,30 +128,6 @@ def _replace_calls(graph_module: fx.GraphModule, calls: _Calls) -> list[str]:
     return lines
 
 
-def _modes() -> tuple[bool, ...]:
-    return torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
-
-
-class _Tracer(fx.Tracer):
-    """Notes what a graph would not hold."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lost: list[str] = []
-        self.modes = _modes()
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        leaf = isinstance(m, (LeakyReLU, fx.GraphModule)) or super().is_leaf_module(m, module_qualified_name)
-        if not leaf and any(getattr(m, hooks) for hooks in _HOOKS):
-            self.lost.append(f"hooks of {module_qualified_name}")
-        return leaf
-
-    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        if _modes() != self.modes:
-            self.lost.append("the grad mode or autocast that its code sets")
-        return super().create_node(*args, **kwargs)
-
-
 def _trace(model: nn.Module, calls: _Calls) -> fx.GraphModule | None:
     """A GraphModule over all that ``model`` holds, which is not run itself; None if its code has none of ``calls``."""
     wrappers = (torch.jit.ScriptModule, nn.parallel.DistributedDataParallel)
@@ -164,14 +140,14 @@ def _trace(model: nn.Module, calls: _Calls) -> fx.GraphModule | None:
     attributes = (value for module in model.modules() for value in vars(module).values())
     tensors = itertools.chain(model.parameters(), model.buffers(), attributes)
     double = copying.deepcopy(model, {id(tensor): tensor for tensor in tensors if isinstance(tensor, torch.Tensor)})
-    tracer = _Tracer()
+    tracer = Tracer()
     graph = tracer.trace(double.train())
     if not _sites(graph, calls):
         return None
     lost = tracer.lost
-    if any(getattr(model, hooks) for hooks in _HOOKS):
+    if has_hooks(model):
         lost.append("its hooks")
-    if str(graph) != str(_Tracer().trace(double.eval())):
+    if str(graph) != str(Tracer().trace(double.eval())):
         lost.append("what depends on 'training'")
     if any(node.op == "get_attr" and str(node.target).startswith("_tensor_constant") for node in graph.nodes):
         lost.append("tensors that its code makes (they would be constants)")

@@ -208,6 +208,33 @@ def test_graphs_inside_a_model():
     assert_same_bits(model(x), expected)
 
 
+def add_to_view(self, x):
+    y = x * 2
+    part = y[:1]
+    part += 5
+    return y
+
+
+def scale_a_name(self, x):
+    y = kept = x + 1
+    y *= 2
+    return kept + y
+
+
+def count(self, x):
+    rows = columns = x.size(0)
+    rows += 1
+    return x.new_ones(rows)[:columns] + x
+
+
+@pytest.mark.parametrize("code", [add_to_view, scale_a_name, count])
+def test_assignments_in_place_stay_in_place(code):
+    model, x = Block(code), randn(4)
+    converted = convert(model, functional=True)
+    for traced in (converted, copy.deepcopy(converted), pickle.loads(pickle.dumps(converted))):
+        assert_same_bits(traced(x), model(x))
+
+
 class Block(nn.Module):
     def __init__(self, code):
         super().__init__()
