@@ -5,9 +5,11 @@ from ._version import __version__
 from .autograd import LeakyReLUFunction
 from .conversion import convert, revert
 from .functional import bias_leaky_relu, leaky_relu, leaky_relu_, set_compile_target
-from .modules import LeakyReLU
+from .modules import AddLeakyReLU, BiasLeakyReLU, LeakyReLU
 
 __all__ = [
+    "AddLeakyReLU",
+    "BiasLeakyReLU",
     "LeakyReLU",
     "LeakyReLUFunction",
     "__version__",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from .modules import LeakyReLU
+from .modules import AddLeakyReLU, BiasLeakyReLU, LeakyReLU
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -51,7 +51,7 @@ class Tracer(fx.Tracer):
         self.modes = _modes()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        ours = (LeakyReLU, fx.GraphModule)
+        ours = (LeakyReLU, BiasLeakyReLU, AddLeakyReLU, fx.GraphModule)
         leaf = isinstance(m, ours) or super().is_leaf_module(m, module_qualified_name)
         if not leaf and has_hooks(m):
             self.lost.append(f"hooks of {module_qualified_name}")

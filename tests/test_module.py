@@ -13,7 +13,7 @@ from torch import nn
 import cases
 import leakyrelu_ext
 from cases import assert_same_bits, randn
-from leakyrelu_ext import LeakyReLU, leaky_relu
+from leakyrelu_ext import AddLeakyReLU, BiasLeakyReLU, LeakyReLU, bias_leaky_relu, leaky_relu
 
 ARGUMENTS = [(), (0.2,), (0.2, True), (-1,)]
 
@@ -77,9 +77,12 @@ def test_autocast_as_the_builtin(dtype):
 
 def test_public_names():
     assert set(leakyrelu_ext.__all__) == {
+        "AddLeakyReLU",
+        "BiasLeakyReLU",
         "LeakyReLU",
         "LeakyReLUFunction",
         "__version__",
+        "bias_leaky_relu",
         "build_info",
         "convert",
         "leaky_relu",
@@ -110,3 +113,122 @@ def test_training_a_model_gives_the_builtins_weights():
 
     for ours, builtin in zip(train(LeakyReLU), train(nn.LeakyReLU), strict=True):
         assert torch.equal(ours, builtin)
+
+
+class FusedLeakyReLU(nn.Module):
+    """What a StyleGAN2 checkpoint holds of such a layer, and its formula."""
+
+    def __init__(self, channel, bias=True, negative_slope=0.2, scale=2**0.5):
+        super().__init__()
+        if bias:
+            self.bias = nn.Parameter(torch.zeros(channel))
+        else:
+            self.bias = None
+        self.negative_slope, self.scale = negative_slope, scale
+
+    def forward(self, input):
+        if self.bias is not None:
+            input = input + self.bias.view(1, -1, *[1] * (input.dim() - 2))
+        return F.leaky_relu(input, self.negative_slope) * self.scale
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(4, 6), (2, 6, 5, 3)])
+def test_a_stylegan2_state_loads_and_computes_the_same(shape, bias):
+    theirs, ours = FusedLeakyReLU(6, bias), BiasLeakyReLU(6, bias=bias)
+    if bias:
+        assert torch.equal(ours.bias, theirs.bias)
+        nn.init.normal_(theirs.bias)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    x, grad_output = randn(*shape).requires_grad_(), randn(*shape, seed=1)
+    expected, actual = theirs(x), ours(x)
+    assert_same_bits(actual, expected)
+    wanted = [x, theirs.bias] if bias else [x]
+    expected_grads = torch.autograd.grad(expected, wanted, grad_output)
+    grads = torch.autograd.grad(actual, [x, ours.bias] if bias else [x], grad_output)
+    assert_same_bits(grads[0], expected_grads[0])
+    if bias:  # the same terms, each rounded at most twice, in another order
+        terms = grad_output.numel() // 6
+        bound = 2 * (terms + 2) * 2**-24 * 2**0.5 * grad_output.abs().sum_to_size(1, 6, *[1] * (x.dim() - 2)).flatten()
+        assert ((grads[1] - expected_grads[1]).abs() <= bound).all()
+
+
+def test_bias_module_passes_on_every_argument():
+    module = BiasLeakyReLU(3, 0.3, gain=2.0, clamp=1.5, dim=-1, dtype=torch.float64)
+    nn.init.normal_(module.bias)
+    x = randn(2, 5, 3, dtype=torch.float64)
+    expected = bias_leaky_relu(x, module.bias, 0.3, dim=-1, gain=2.0, clamp=1.5)
+    assert_same_bits(module(x), expected)
+    assert module(x).abs().max() == 1.5
+    module.inplace = True
+    with torch.no_grad():
+        assert module(x) is x
+    assert_same_bits(x, expected)
+
+
+def test_add_module_passes_on_every_argument():
+    x, residual = randn(4, 3, dtype=torch.float64), randn(3, dtype=torch.float64, seed=1)
+    assert_same_bits(AddLeakyReLU()(x, residual), F.leaky_relu(x + residual))
+    module = AddLeakyReLU(0.3, True, gain=2.0, clamp=1.5)
+    expected = (F.leaky_relu(x + residual, 0.3) * 2).clamp(-1.5, 1.5)
+    assert module(x, residual) is x
+    assert_same_bits(x, expected)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: BiasLeakyReLU(50, 1.0, 1.0, dropout_p=0.25).to(x).train,
+        lambda x: lambda mode: lambda y: AddLeakyReLU(1.0, dropout_p=0.25).train(mode)(y, torch.zeros_like(x)),
+    ],
+    ids=["bias", "add"],
+)
+def test_modules_drop_in_training_only(call):
+    x = randn(40, 50).abs() + 1
+    torch.manual_seed(0)
+    dropped = call(x)(True)(x)
+    assert 0.2 < (dropped == 0).float().mean() < 0.3
+    kept = dropped != 0
+    torch.testing.assert_close(dropped[kept], x[kept] / 0.75)
+    assert_same_bits(call(x)(False)(x), x)
+
+
+def test_reprs_of_the_fused_modules():
+    assert repr(BiasLeakyReLU(8)) == "BiasLeakyReLU(8, negative_slope=0.2, gain=1.41421)"
+    assert (
+        repr(BiasLeakyReLU(8, 0.1, 1, 256, 0.5, -1, bias=False, inplace=True))
+        == "BiasLeakyReLU(8, negative_slope=0.1, gain=1, clamp=256, dropout_p=0.5, dim=-1, bias=False, inplace=True)"
+    )
+    assert repr(AddLeakyReLU()) == "AddLeakyReLU(negative_slope=0.01)"
+    assert repr(AddLeakyReLU(0.2, True, gain=2.0)) == "AddLeakyReLU(negative_slope=0.2, gain=2.0, inplace=True)"
+
+
+@pytest.mark.parametrize(
+    "module", [BiasLeakyReLU(3, clamp=1.0, dtype=torch.float64), AddLeakyReLU(0.3)], ids=["bias", "add"]
+)
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_of_the_fused_modules(copied, module):
+    twin = copied(module)
+    assert repr(twin) == repr(module)
+    arguments = [randn(2, 3, dtype=torch.float64)] * (2 if isinstance(module, AddLeakyReLU) else 1)
+    assert_same_bits(twin(*arguments), module(*arguments))
+
+
+def test_a_bias_on_the_meta_device_and_of_another_size():
+    assert BiasLeakyReLU(3, device="meta", dtype=torch.bfloat16).bias.dtype == torch.bfloat16
+    with pytest.raises(RuntimeError, match=r"argument 'bias' must be of shape \(4,\)"):
+        BiasLeakyReLU(3)(randn(2, 4))
+
+
+def test_fused_modules_stay_whole_when_traced():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias, self.add = BiasLeakyReLU(3, dropout_p=0.5), AddLeakyReLU()
+
+        def forward(self, x):
+            return F.leaky_relu(self.add(self.bias(x), x))
+
+    traced = leakyrelu_ext.convert(Model(), functional=True)
+    assert [node.target for node in traced.graph.nodes if node.op == "call_module"] == ["bias", "add"]
