@@ -88,8 +88,8 @@ def convert(
         TypeError: ``model`` is not a module; ``functional`` or ``fuse``, and ``model`` is compiled, scripted or wrapped for
             distribution (convert it before).
         ValueError: ``functional`` or ``fuse``, and the traced model would compute something else: its code depends on
-            ``training`` or on optional arguments, switches grad mode or autocast, makes tensors of its own, or has hooks
-            where it is traced through.
+            ``training`` or on optional arguments, switches grad mode or autocast, makes tensors of its own, assigns
+            buffers, or has hooks where it is traced through.
         torch.fx.proxy.TraceError: ``functional`` or ``fuse``, and ``model`` cannot be traced (its code may raise others on
             proxies). After any of these errors ``model`` is as it was.
     """
@@ -196,7 +196,9 @@ def _trace(model: nn.Module, has_sites: Callable[[fx.Graph], bool]) -> fx.GraphM
     lost = tracer.lost
     if has_hooks(model):
         lost.append("its hooks")
-    if str(graph) != str(Tracer().trace(double.eval())):
+    if any(isinstance(buffer, fx.Proxy) for module in double.modules() for buffer in module._buffers.values()):
+        lost.append("buffers that its code assigns")
+    elif str(graph) != str(Tracer().trace(double.eval())):
         lost.append("what depends on 'training'")
     if any(node.op == "get_attr" and str(node.target).startswith("_tensor_constant") for node in graph.nodes):
         lost.append("tensors that its code makes (they would be constants)")

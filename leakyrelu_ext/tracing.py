@@ -45,6 +45,9 @@ def _modes() -> tuple[bool, ...]:
 class Tracer(fx.Tracer):
     """``lost``: what the graph would not hold."""
 
+    # Or ``self.steps.add_(1)`` would count while tracing, and never again.
+    proxy_buffer_attributes = True
+
     def __init__(self) -> None:
         super().__init__()
         self.lost: list[str] = []

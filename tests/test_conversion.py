@@ -235,6 +235,33 @@ def test_assignments_in_place_stay_in_place(code):
         assert_same_bits(traced(x), model(x))
 
 
+class Counting(nn.Module):
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x):
+        self.count(self)
+        return F.leaky_relu(x * self.steps)
+
+
+def count_by_assignment(self):
+    self.steps += 1
+
+
+def test_buffers_that_the_code_changes():
+    model = Counting(lambda self: self.steps.add_(1))
+    converted = convert(model, functional=True)
+    assert model.steps == 0
+    assert_same_bits(converted(randn(3)), F.leaky_relu(randn(3)))
+    assert_same_bits(pickle.loads(pickle.dumps(converted))(randn(3)), F.leaky_relu(randn(3) * 2))
+    model = Counting(count_by_assignment)
+    with pytest.raises(ValueError, match="the traced model would lose buffers that its code assigns"):
+        convert(model, functional=True)
+    assert model.steps == 0
+
+
 class Block(nn.Module):
     def __init__(self, code):
         super().__init__()
