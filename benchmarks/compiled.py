@@ -1,4 +1,4 @@
-"""`leakyrelu-bench compile`: training steps, eager and compiled, with the built-in, with ours, and with ours as one op."""
+"""`leakyrelu-bench compile`: training steps with the built-in and with ours: eager, fused, compiled, and as one op."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ import leakyrelu_ext
 
 from .timing import HOST, interleave
 
-CONTESTANTS = ("eager built-in", "eager ours", "compiled built-in", "compiled ours", "compiled ours, as op")
+# fused: after leakyrelu_ext.convert(net, fuse=True).
+CONTESTANTS = (
+    "eager built-in",
+    "eager ours",
+    "eager ours, fused",
+    "compiled built-in",
+    "compiled ours",
+    "compiled ours, as op",
+)
 
 
 @dataclass(frozen=True)
@@ -34,8 +42,25 @@ def _convolutions(activation: type[nn.LeakyReLU], norm: bool) -> nn.Module:
     return nn.Sequential(*layers)
 
 
-def _perceptron(activation: type[nn.LeakyReLU]) -> nn.Module:
-    return nn.Sequential(nn.Linear(256, 1024), activation(0.1), nn.Linear(1024, 1024), activation(0.1), nn.Linear(1024, 10))
+class _Residual(nn.Module):
+    def __init__(self, activation: type[nn.LeakyReLU]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(32, 32, 3, padding=1) for _ in range(4))
+        self.activation = activation(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in self.convs:
+            x = self.activation(conv(x) + x)
+        return x
+
+
+def _perceptron(activation: type[nn.LeakyReLU], dropout_p: float = 0.0) -> nn.Module:
+    layers: list[nn.Module] = []
+    features = 256
+    for _ in range(2):
+        layers += [nn.Linear(features, 1024), activation(0.1), *([nn.Dropout(dropout_p)] if dropout_p else [])]
+        features = 1024
+    return nn.Sequential(*layers, nn.Linear(features, 10))
 
 
 NETS = (
@@ -43,7 +68,9 @@ NETS = (
     Net("4 x (conv, norm, activation), large", lambda activation: _convolutions(activation, norm=True), (8, 3, 128, 128)),
     Net("4 x (conv, activation)", lambda activation: _convolutions(activation, norm=False), (4, 3, 64, 64)),
     Net("4 x (conv, activation), large", lambda activation: _convolutions(activation, norm=False), (8, 3, 128, 128)),
+    Net("4 x (conv, add, activation)", _Residual, (4, 32, 64, 64)),
     Net("perceptron", _perceptron, (512, 256)),
+    Net("perceptron, dropout", lambda activation: _perceptron(activation, 0.1), (512, 256)),
 )
 
 
@@ -75,6 +102,8 @@ def _prepare(net: Net, contestant: str, seed: int) -> tuple[Callable[[], object]
     x = torch.randn(net.batch, generator=torch.Generator().manual_seed(seed))
     torch.manual_seed(seed)
     made = net.make(leakyrelu_ext.LeakyReLU if "ours" in contestant else nn.LeakyReLU)
+    if "fused" in contestant:
+        made = leakyrelu_ext.convert(made, fuse=True)
     called = torch.compile(made, fullgraph=True) if "compiled" in contestant else made
 
     def forward() -> Tensor:

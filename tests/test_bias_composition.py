@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from bias_formula import formula
 from cases import assert_same_bits, randn
-from leakyrelu_ext import bias_leaky_relu
+from leakyrelu_ext import bias_leaky_relu, set_compile_target
 
 
 def leaves(*shape, dtype=torch.float64):
@@ -138,6 +138,25 @@ def test_the_op_itself_compiled(backend):
     torch.testing.assert_close(
         torch.autograd.grad(actual, inputs, grad_output), torch.autograd.grad(expected, inputs, grad_output)
     )
+
+
+@pytest.mark.native
+def test_as_compile_target():
+    torch._dynamo.reset()
+    targets = []
+
+    def backend(graph, _):
+        targets.extend(node.target for node in graph.graph.nodes if node.op == "call_function")
+        return graph
+
+    inputs = leaves(3, 4, 5, dtype=torch.float32)
+    set_compile_target("op")
+    try:
+        actual = torch.compile(call, fullgraph=True, backend=backend)(*inputs, clamp=0.8)
+    finally:
+        set_compile_target("builtin")
+    assert_same_bits(actual, call(*inputs, clamp=0.8))
+    assert targets == [torch.ops.leakyrelu_ext.bias_leaky_relu]
 
 
 @pytest.mark.native

@@ -56,7 +56,9 @@ def test_a_tier_is_available():
 @pytest.mark.native
 @pytest.mark.parametrize("tier", CAPABILITY)
 def test_bit_patterns_and_tails(tier):
-    run(tier, 2, "-k", "(pattern or odd_sizes or zeros) and not slow", "test_forward.py", "test_backward.py", FAMILY_TESTS[0])
+    run(
+        tier, 2, "-k", "(pattern or odd_sizes or zeros) and not slow", "test_forward.py", "test_backward.py", FAMILY_TESTS[0]
+    )
 
 
 @pytest.mark.slow
