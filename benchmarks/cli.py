@@ -71,8 +71,9 @@ def parser() -> argparse.ArgumentParser:
         "compile",
         help="time training steps of small nets, eager and under torch.compile",
         description=(
-            "Times forward and backward of convolutional nets with and without normalisation or residuals, of perceptrons with "
-            " and without dropout: eager and compiled, with the built-in, with ours (which compiles to the built-in), "
+            "Times forward and backward of convolutional nets with and without normalisation or residuals, and of "
+            "perceptrons with and without dropout: eager and compiled, with the built-in, with ours (which compiles to the "
+            "built-in), "
             "eager after leakyrelu_ext.convert(net, fuse=True), and compiled with ours kept as one op "
             "(leakyrelu_ext.set_compile_target). Needs the C++ compiler that torch.compile needs."
         ),
