@@ -68,7 +68,7 @@ constexpr int64_t kMaskBits = 8;
 
 /// Bytes of the mask of n elements.
 template <typename Int>
-C10_HOST_DEVICE constexpr Int mask_bytes(Int n) {
+constexpr Int mask_bytes(Int n) {
   return (n + (kMaskBits - 1)) / kMaskBits;
 }
 

@@ -21,11 +21,11 @@ inline bool is_aligned(const void* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % kAccessBytes == 0;
 }
 
-template <typename T, Pass pass, typename InputOrder, typename OutputOrder>
+template <typename T, Pass pass, typename Parts, typename InputOrder, typename OutputOrder>
 cudaError_t launch(
     Memory<T> memory,
     int64_t n,
-    opmath_t<T> negative_slope,
+    Parts parts,
     InputOrder input_order,
     OutputOrder output_order,
     bool wide,
@@ -33,16 +33,15 @@ cudaError_t launch(
   // A grid of 2^31 blocks would move 8 TiB: n always fits.
   const auto blocks = static_cast<unsigned>((n + kTile<T> - 1) / kTile<T>);
   wide = wide && is_aligned(memory.input) && is_aligned(memory.output);
-  void* arguments[] = {&memory.input,   &memory.output, &memory.mask,  &n,
-                       &negative_slope, &input_order,   &output_order, &wide};
+  void* arguments[] = {&memory.input, &memory.output, &memory.mask, &n, &parts, &input_order, &output_order, &wide};
   return cudaLaunchKernel(
-      leaky_relu_kernel<T, pass, InputOrder, OutputOrder>, dim3(blocks), dim3(kThreads), arguments, 0, stream);
+      leaky_relu_kernel<T, pass, Parts, InputOrder, OutputOrder>, dim3(blocks), dim3(kThreads), arguments, 0, stream);
 }
 
 /// Of n > 0 elements in the same dense order.
 template <typename T, Pass pass>
 cudaError_t run(Memory<T> memory, int64_t n, opmath_t<T> negative_slope, cudaStream_t stream) {
-  return launch<T, pass>(memory, n, negative_slope, Dense{}, Dense{}, true, stream);
+  return launch<T, pass>(memory, n, Plain<T>{negative_slope}, Dense{}, Dense{}, true, stream);
 }
 
 template <typename Index>
@@ -80,14 +79,15 @@ bool has_chunks(const StridedOrder& order) {
 template <typename T, Pass pass, typename Index>
 cudaError_t run_strided(
     Memory<T> memory, opmath_t<T> negative_slope, const StridedOrder& order, bool in_place, cudaStream_t stream) {
+  const Plain<T> parts{negative_slope};
   const auto from = strided<Index>(order);
   const bool wide = has_chunks<T>(order);
   if constexpr (pass == Pass::kForward) {
     if (in_place) {
-      return launch<T, pass>(memory, order.numel(), negative_slope, from, from, wide, stream);
+      return launch<T, pass>(memory, order.numel(), parts, from, from, wide, stream);
     }
   }
-  return launch<T, pass>(memory, order.numel(), negative_slope, from, Dense{}, wide, stream);
+  return launch<T, pass>(memory, order.numel(), parts, from, Dense{}, wide, stream);
 }
 
 /// Of a strided input of at most Strided<>::kMaxDims dimensions; its output is dense, or input itself.

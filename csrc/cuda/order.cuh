@@ -14,41 +14,30 @@ struct Dense {
 };
 
 /// Division by multiplication (Granlund, Montgomery: Division by Invariant Integers using Multiplication, PLDI 1994, figure 4.1): a
-/// GPU has no instruction for it. For numbers below 2^31: then high + number stays below 2^32.
+/// GPU has no instruction for it. For numbers below half of Index's: then high + number does not overflow.
+template <typename Index>
 class Divisor {
+  using Product = std::conditional_t<sizeof(Index) == 4, uint64_t, unsigned __int128>;
+  static constexpr int kBits = 8 * sizeof(Index);
+
  public:
   Divisor() = default;
 
-  explicit Divisor(uint32_t divisor) {
-    while (shift_ < 32 && uint64_t{1} << shift_ < divisor) {
+  explicit Divisor(Index divisor) {
+    while (Product{1} << shift_ < divisor) {
       ++shift_;
     }
-    multiplier_ = static_cast<uint32_t>((((uint64_t{1} << shift_) - divisor) << 32) / divisor + 1);
+    multiplier_ = static_cast<Index>((((Product{1} << shift_) - divisor) << kBits) / divisor + 1);
   }
 
-  __device__ __forceinline__ uint32_t divide(uint32_t number) const {
-    const auto high = static_cast<uint32_t>(static_cast<uint64_t>(number) * multiplier_ >> 32);
+  __device__ __forceinline__ Index divide(Index number) const {
+    const auto high = static_cast<Index>(static_cast<Product>(number) * multiplier_ >> kBits);
     return (high + number) >> shift_;
   }
 
  private:
-  uint32_t multiplier_ = 0;
+  Index multiplier_ = 0;
   uint32_t shift_ = 0;
-};
-
-/// The same for any number.
-class WideDivisor {
- public:
-  WideDivisor() = default;
-
-  explicit WideDivisor(uint64_t divisor) : divisor_(divisor) {}
-
-  __device__ __forceinline__ uint64_t divide(uint64_t number) const {
-    return number / divisor_;
-  }
-
- private:
-  uint64_t divisor_ = 1;
 };
 
 /// A strided tensor. Index: uint32_t if all numbers and offsets are below 2^31, else uint64_t.
@@ -57,7 +46,7 @@ struct Strided {
   static constexpr int kMaxDims = 25; // as many as ATen's kernels take
 
   struct Dimension {
-    std::conditional_t<sizeof(Index) == 4, Divisor, WideDivisor> divisor; // by the size
+    Divisor<Index> divisor; // by the size
     Index size;
     Index stride;
   };

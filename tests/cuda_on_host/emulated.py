@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 ops = torch.ops.leakyrelu_ext
+MAP_NORESERVE = 0x4000  # of Linux; Python names it from 3.13 on
 
 
 @dataclass(frozen=True)
@@ -64,3 +66,9 @@ def packed(positive: Tensor) -> Tensor:
     """The mask that these bools make: eight to a byte, the first lowest."""
     padded = torch.nn.functional.pad(positive.flatten(), (0, -positive.numel() % 8)).view(-1, 8)
     return (padded.to(torch.int64) << torch.arange(8)).sum(1).to(torch.uint8)
+
+
+def unbacked(n: int) -> Tensor:
+    """n float16 elements that take memory only where they are written."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+    return torch.frombuffer(mmap.mmap(-1, 2 * n, flags=flags), dtype=torch.float16)

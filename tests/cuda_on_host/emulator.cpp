@@ -13,6 +13,10 @@
 #include <unordered_map>
 #include <utility>
 
+// Of the library that this is linked into: where its zero-initialised static data begins and ends. The linker defines them.
+extern "C" __attribute__((visibility("hidden"))) char __bss_start[];
+extern "C" __attribute__((visibility("hidden"))) char _end[];
+
 namespace cuda_on_host {
 namespace {
 
@@ -44,6 +48,20 @@ struct Page {
   std::array<int64_t, kPageBytes> writer{};
 };
 
+/// The same of a byte of shared memory, and since how many barriers.
+struct SharedByte {
+  int64_t reader = 0;
+  int64_t writer = 0;
+  int64_t read_at = 0;
+  int64_t written_at = 0;
+};
+
+/// Whether a byte of a page was used by any launch of a call.
+struct UsedPage {
+  std::array<bool, kPageBytes> read{};
+  std::array<bool, kPageBytes> written{};
+};
+
 struct RequestKey {
   int64_t warp;
   const void* site;
@@ -63,7 +81,9 @@ struct Request {
 struct Call {
   std::function<std::vector<Region>()> make_regions;
   std::vector<Region> regions{};
-  std::unordered_map<uintptr_t, Page> pages{};
+  std::vector<Region> temporaries{};
+  std::unordered_map<uintptr_t, Page> pages{}; // of the running launch
+  std::unordered_map<uintptr_t, UsedPage> used_pages{};
   Report report{};
 };
 
@@ -79,6 +99,8 @@ thread_local bool checking = false;
 ucontext_t scheduler;
 const std::function<void()>* running_kernel = nullptr;
 std::map<RequestKey, Request> requests; // of the running block
+std::unordered_map<uintptr_t, SharedByte> shared_bytes;
+int64_t barriers = 0;
 std::string violation;
 Dim3 grid_size, block_size, block_number;
 
@@ -167,11 +189,40 @@ void check_access(uintptr_t address, size_t bytes, bool store, const void* site)
   request.widest = bytes == 16;
 }
 
+bool is_shared(uintptr_t address) {
+  return address >= reinterpret_cast<uintptr_t>(__bss_start) && address < reinterpret_cast<uintptr_t>(_end);
+}
+
+void check_shared_access(uintptr_t address, size_t bytes, bool store) {
+  const int64_t me = number_in_block(*running) + 1;
+  const auto another = [&](int64_t user, int64_t at) { return user != 0 && user != me && at == barriers; };
+  for (uintptr_t number = address; number < address + bytes; ++number) {
+    SharedByte& byte = shared_bytes[number];
+    if (!store && byte.writer == 0) {
+      report_violation("a load of shared memory that is not written");
+    }
+    if (another(byte.writer, byte.written_at) || (store && another(byte.reader, byte.read_at))) {
+      report_violation("shared memory used by two threads without a barrier in between");
+    }
+    if (store) {
+      byte.writer = me;
+      byte.written_at = barriers;
+    } else {
+      byte.reader = byte.read_at != barriers || byte.reader == 0 || byte.reader == me ? me : kSeveral;
+      byte.read_at = barriers;
+    }
+  }
+}
+
 void on_access(uintptr_t address, size_t bytes, bool store, const void* site) {
   // The linker may give this file the instrumented copy of a standard function: not to be checked in turn.
   if (running != nullptr && !checking && !running->on_stack(address)) {
     checking = true;
-    check_access(address, bytes, store, site);
+    if (is_shared(address)) {
+      check_shared_access(address, bytes, store);
+    } else {
+      check_access(address, bytes, store, site);
+    }
     checking = false;
   }
 }
@@ -223,7 +274,25 @@ bool release_shuffle(Fiber* first, Fiber* last) {
   return true;
 }
 
+/// Lets the threads go on if all have come to the same barrier. False if all are done.
+bool release_barrier() {
+  const auto at_barrier = [](const Fiber& fiber) { return fiber.state == State::kAtBarrier; };
+  if (std::none_of(fibers.begin(), fibers.end(), at_barrier)) {
+    return false;
+  }
+  const auto together = [&](const Fiber& fiber) { return at_barrier(fiber) && fiber.site == fibers[0].site; };
+  if (!std::all_of(fibers.begin(), fibers.end(), together)) {
+    throw std::runtime_error("CUDA on host: threads of a block do not all come to the same barrier");
+  }
+  for (auto& fiber : fibers) {
+    fiber.state = State::kReady;
+  }
+  ++barriers;
+  return true;
+}
+
 void run_block() {
+  shared_bytes.clear();
   for (auto& fiber : fibers) {
     start(fiber);
   }
@@ -237,14 +306,7 @@ void run_block() {
     for (size_t first = 0; first < fibers.size(); first += warp_size) {
       going |= release_shuffle(&fibers[first], &fibers[first] + std::min<size_t>(warp_size, fibers.size() - first));
     }
-    if (!going) { // all are at the barrier, or done
-      for (auto& fiber : fibers) {
-        if (fiber.state == State::kAtBarrier) {
-          fiber.state = State::kReady;
-          going = true;
-        }
-      }
-    }
+    going = going || release_barrier();
   }
   for (const auto& [key, request] : requests) {
     Traffic& traffic = key.store ? call->report.stores : call->report.loads;
@@ -258,21 +320,27 @@ void run_block() {
 size_t used_bytes(const Region& region, bool store) {
   size_t used = 0;
   for (uintptr_t number = region.begin / kPageBytes; number <= (region.begin + region.bytes) / kPageBytes; ++number) {
-    const auto page = call->pages.find(number);
-    if (page == call->pages.end()) {
+    const auto page = call->used_pages.find(number);
+    if (page == call->used_pages.end()) {
       continue;
     }
-    const auto& users = store ? page->second.writer : page->second.reader;
+    const auto& users = store ? page->second.written : page->second.read;
     for (size_t i = 0; i < kPageBytes; ++i) {
       const uintptr_t address = number * kPageBytes + i;
-      used += address >= region.begin && address < region.begin + region.bytes && users[i] != 0;
+      used += address >= region.begin && address < region.begin + region.bytes && users[i];
     }
   }
   return used;
 }
 
-void count_distinct(Report& report) {
+/// Counts what the launch has moved, and lets the next one use the same bytes anew.
+void end_launch(Report& report) {
   for (const auto& [number, page] : call->pages) {
+    UsedPage& used_page = call->used_pages[number];
+    for (size_t i = 0; i < kPageBytes; ++i) {
+      used_page.read[i] |= page.reader[i] != 0;
+      used_page.written[i] |= page.writer[i] != 0;
+    }
     for (size_t sector = 0; sector < kPageBytes; sector += kSectorBytes) {
       const auto used = [&](const auto& users) {
         return std::count_if(&users[sector], &users[sector] + kSectorBytes, [](int64_t user) { return user != 0; });
@@ -284,6 +352,7 @@ void count_distinct(Report& report) {
       report.stores.sectors += written != 0;
     }
   }
+  call->pages.clear();
 }
 
 } // namespace
@@ -297,7 +366,7 @@ Report end_call() {
   const std::unique_ptr<Call, void (*)(Call*)> finally(call.get(), [](Call*) { call.reset(); });
   for (const auto& region : call->regions) {
     for (const bool store : {false, true}) {
-      if (!(store ? region.writable : region.readable) || !only_blocks.empty()) {
+      if (!(store ? region.writable && !region.is_temporary : region.readable) || !only_blocks.empty()) {
         continue;
       }
       const size_t used = used_bytes(region, store);
@@ -308,13 +377,18 @@ Report end_call() {
       }
     }
   }
-  count_distinct(call->report);
   return call->report;
 }
 
 void abandon_call() {
   call.reset();
   requests.clear();
+}
+
+void allocated(const void* memory, size_t bytes) {
+  if (call) {
+    call->temporaries.push_back({"a temporary", reinterpret_cast<uintptr_t>(memory), bytes, true, true, bytes, true});
+  }
 }
 
 void fail_next_launch() {
@@ -342,7 +416,7 @@ void* current_stream() {
   return &stream;
 }
 
-bool run_grid(Dim3 grid, Dim3 block, size_t shared_bytes, void* stream, const std::function<void()>& kernel) {
+bool run_grid(Dim3 grid, Dim3 block, size_t dynamic_bytes, void* stream, const std::function<void()>& kernel) {
   const auto require = [](bool condition, const char* what) {
     if (!condition) {
       throw std::runtime_error(std::string("CUDA on host: ") + what);
@@ -353,12 +427,13 @@ bool run_grid(Dim3 grid, Dim3 block, size_t shared_bytes, void* stream, const st
     return false;
   }
   call->regions = call->make_regions();
+  call->regions.insert(call->regions.end(), call->temporaries.begin(), call->temporaries.end());
   require(current_device >= 0, "a launch without a guard for the tensor's device");
   require(stream == current_stream(), "a launch on another stream than the current one");
   require(grid.x >= 1 && grid.x <= 2147483647u && grid.y == 1 && grid.z == 1, "invalid configuration: grid");
   require(block.x >= 1 && block.x <= 1024 && block.y == 1 && block.z == 1, "invalid configuration: block");
   require(block.x % warp_size == 0, "a block of incomplete warps");
-  require(shared_bytes == 0, "shared memory is not emulated");
+  require(dynamic_bytes == 0, "dynamic shared memory is not emulated");
   grid_size = grid;
   block_size = block;
   running_kernel = &kernel;
@@ -371,6 +446,7 @@ bool run_grid(Dim3 grid, Dim3 block, size_t shared_bytes, void* stream, const st
     block_number = Dim3(static_cast<unsigned>(number));
     run_block();
   }
+  end_launch(call->report);
   call->report.blocks += blocks;
   call->report.threads += blocks * block.x;
   return true;
@@ -405,6 +481,7 @@ unsigned shuffle_xor(unsigned mask, unsigned value, int distance) {
 }
 
 void sync_threads() {
+  running->site = __builtin_return_address(0);
   running->state = State::kAtBarrier;
   leave();
 }

@@ -29,13 +29,14 @@ struct Region {
   bool readable;
   bool writable;
   size_t elements_bytes;          // that the elements take; less than `bytes` if there are gaps
+  bool is_temporary = false;      // need not all be written
   std::vector<bool> is_element{}; // of each byte; empty: all are
 };
 
-/// What a launch moved, by direction. A request is one instruction of one warp; a sector is 32 aligned bytes.
+/// What the launches moved, by direction. A request is one instruction of one warp; a sector is 32 aligned bytes.
 struct Traffic {
-  int64_t bytes = 0;    // distinct
-  int64_t sectors = 0;  // distinct
+  int64_t bytes = 0;    // distinct within a launch
+  int64_t sectors = 0;  // the same
   int64_t requests = 0; // of every size
   int64_t request_sectors = 0;
   int64_t widest_requests = 0; // of 16 bytes a thread
@@ -54,6 +55,9 @@ void begin_call(std::function<std::vector<Region>()> regions);
 Report end_call();
 void abandon_call();
 
+/// Memory that the code under test has allocated: within a call, kernels may use it, and must read all of it.
+void allocated(const void* memory, size_t bytes);
+
 /// The next launch fails, as CUDA's do for want of resources.
 void fail_next_launch();
 
@@ -69,9 +73,11 @@ int device();
 void* current_stream();
 
 /// Raises std::runtime_error on the first violation: an access outside the regions, a misaligned one, a byte written twice, a byte
-/// written by one thread and read by another, threads of a warp that shuffle apart from each other.
+/// written by one thread and read by another, threads of a warp that shuffle apart from each other; in shared memory (the static data
+/// of the library that this is linked into), a byte read before it is written, or used by several threads without a barrier in
+/// between unless all read; threads of a block that do not all come to the same barrier.
 /// False if the launch fails.
-bool run_grid(Dim3 grid, Dim3 block, size_t shared_bytes, void* stream, const std::function<void()>& kernel);
+bool run_grid(Dim3 grid, Dim3 block, size_t dynamic_bytes, void* stream, const std::function<void()>& kernel);
 
 Dim3 thread_index();
 Dim3 block_index();

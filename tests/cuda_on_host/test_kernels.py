@@ -1,18 +1,15 @@
 """The CUDA backend's source, run thread by thread on the host: its results are the built-in's bit for bit, whatever size,
 dtype, alignment and layout. The emulator itself fails a call that touches memory it should not."""
 
-import mmap
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cases import DTYPES, HALF_DTYPES, assert_same_bits, every_bit_pattern, misaligned, randn, random_bit_patterns
-from emulated import only_blocks, ops, packed, report, tile, warp_size
+from emulated import only_blocks, ops, packed, report, tile, unbacked, warp_size
 
 SLOPE = 0.01
-MAP_NORESERVE = 0x4000  # of Linux; Python names it from 3.13 on
 
 
 def sizes(dtype: torch.dtype) -> list[int]:
@@ -119,12 +116,6 @@ def near(*blocks: int, n: int) -> list[slice]:
     """What these blocks cover, of n elements of float16."""
     whole = tile(torch.float16)
     return [slice(block * whole, min((block + 1) * whole, n)) for block in blocks]
-
-
-def unbacked(n: int) -> Tensor:
-    """n float16 elements that take memory only where they are written."""
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
-    return torch.frombuffer(mmap.mmap(-1, 2 * n, flags=flags), dtype=torch.float16)
 
 
 @pytest.mark.parametrize("offset", [0, 1], ids=["aligned", "misaligned"])

@@ -10,6 +10,7 @@
 #define __device__
 #define __host__
 #define __grid_constant__
+#define __shared__ static // one block runs at a time
 #define __forceinline__ inline __attribute__((always_inline))
 #define C10_LAUNCH_BOUNDS_2(threads, blocks)
 // GCC asks for a number where nvcc takes an expression; all that it means here is nothing.
@@ -19,6 +20,11 @@
 #define gridDim (cuda_on_host::grid_dim())
 #define __shfl_xor_sync cuda_on_host::shuffle_xor
 #define __syncthreads cuda_on_host::sync_threads
+
+template <typename T>
+T __ldg(const T* pointer) {
+  return *pointer;
+}
 
 using dim3 = cuda_on_host::Dim3;
 using cudaStream_t = void*;
