@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 import cases
 from cases import assert_same_bits, randn
-from leakyrelu_ext import LeakyReLU, leaky_relu, leaky_relu_, stats
+from leakyrelu_ext import LeakyReLU, bias_leaky_relu, leaky_relu, leaky_relu_, stats
 
 pytestmark = [pytest.mark.gpu, pytest.mark.native]
 ops = torch.ops.leakyrelu_ext
@@ -131,6 +131,64 @@ def test_masks_are_those_of_the_cpu() -> None:
     for tensor in (x, x.t(), x[:, ::2]):
         _, mask = ops.leaky_relu_forward(tensor, 0.1)
         assert torch.equal(mask.cpu(), ops.leaky_relu_forward(tensor.cpu(), 0.1)[1])
+
+
+def test_the_family_runs_on_the_current_stream() -> None:
+    x, bias = randn(64, 96, 33), randn(96, seed=1).requires_grad_()
+    expected = F.leaky_relu(x * 3 + bias[:, None], 0.1)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        busy()
+        y = bias_leaky_relu(x * 3, bias, 0.1)
+        busy()
+        (grad,) = torch.autograd.grad(y, bias, torch.ones_like(y))
+    torch.cuda.current_stream().wait_stream(side)
+    assert_same_bits(y, expected)
+    torch.testing.assert_close(grad, torch.where(expected > 0, 1.0, 0.1).sum((0, 2)), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(512, 96), (64, 96, 7, 7), (8, 96, 56, 56)], ids=str)
+def test_gradients_of_the_bias_are_the_same_each_time(shape: tuple[int, ...]) -> None:
+    x, bias = randn(*shape, dtype=torch.bfloat16), randn(96, seed=1).requires_grad_()
+    grad = randn(*shape, dtype=torch.bfloat16, seed=2)
+    first, *others = (torch.autograd.grad(bias_leaky_relu(x, bias, 0.1), bias, grad)[0] for _ in range(10))
+    for other in others:
+        assert_same_bits(other, first)
+    rest = [d for d in range(x.dim()) if d != 1]
+    positive = x.float() + bias.detach().view(-1, *[1] * (x.dim() - 2)) > 0
+    exact = torch.where(positive, grad.double(), grad.double() * 0.1).sum(rest)
+    torch.testing.assert_close(first.double(), exact, rtol=1e-4, atol=1e-3)
+
+
+def test_dropout_in_a_graph_differs_at_each_replay() -> None:
+    x = torch.ones(1000, 96).requires_grad_()
+    graph = torch.cuda.CUDAGraph()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        torch.autograd.grad(bias_leaky_relu(x, dropout_p=0.5).sum(), x)
+    torch.cuda.current_stream().wait_stream(side)
+    with torch.cuda.graph(graph):
+        y = bias_leaky_relu(x, dropout_p=0.5)
+        (grad,) = torch.autograd.grad(y.sum(), x)
+    seen = []
+    for _ in range(3):
+        graph.replay()
+        assert torch.equal(y, grad)  # 2 where kept, both of them
+        assert 0.45 < (y > 0).double().mean().item() < 0.55
+        seen.append(y.detach().clone())
+    assert not torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[1], seen[2])
+
+
+def test_dropout_follows_the_seed() -> None:
+    x = torch.ones(1000, 96)
+    torch.manual_seed(3)
+    first, second = bias_leaky_relu(x, dropout_p=0.5), bias_leaky_relu(x, dropout_p=0.5)
+    torch.manual_seed(3)
+    assert torch.equal(bias_leaky_relu(x, dropout_p=0.5), first)
+    assert not torch.equal(first, second)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -23,19 +24,35 @@ COMPILER = os.environ.get("CXX", "g++")
 COMPILE = (COMPILER, "-std=c++20", "-fPIC", "-Wall", "-Wno-unknown-pragmas")
 
 
-def build_emulator(output: Path) -> Path:
-    subprocess.run([*COMPILE, "-O2", "-c", str(HERE / "emulator.cpp"), "-o", str(output)], check=True)
-    return output
+TORCH_INCLUDES = [f"-isystem{path}" for path in cpp_extension.include_paths()]
+OPS = ("leaky_relu", "bias_leaky_relu")
 
 
-def build(library: Path, emulator: Path, csrc: Path = ROOT / "csrc") -> None:
-    """Links the compiled ``emulator`` and ops.cpp, with ``csrc``'s CUDA sources in it."""
-    ops = library.with_suffix(".o")
-    includes = [f"-I{HERE / 'shim'}", f"-I{csrc.parent}", *(f"-isystem{path}" for path in cpp_extension.include_paths())]
+def build_emulator(folder: Path) -> list[Path]:
+    """What does not depend on the CUDA sources."""
+    objects = [folder / f"{name}.o" for name in ("emulator", "ops")]
+    for compiled in objects:
+        source = (HERE / compiled.name).with_suffix(".cpp")
+        subprocess.run([*COMPILE, "-O2", *TORCH_INCLUDES, "-c", str(source), "-o", str(compiled)], check=True)
+    return objects
+
+
+def build(library: Path, emulator: list[Path], csrc: Path = ROOT / "csrc", ops: tuple[str, ...] = OPS) -> None:
+    """Links the compiled ``emulator`` and ``ops``, with ``csrc``'s CUDA sources in them."""
+    includes = [f"-I{HERE / 'shim'}", f"-I{csrc.parent}", f"-I{HERE}", *TORCH_INCLUDES]
     before = ["-include", str(HERE / "shim" / "cuda_runtime.h")]
+
+    def compiled(name: str) -> Path:
+        to = library.with_name(f"host_{name}.o")
+        subprocess.run(
+            [*COMPILE, *INSTRUMENT, *includes, *before, "-c", str(HERE / f"{name}.cpp"), "-o", str(to)], check=True
+        )
+        return to
+
+    with ThreadPoolExecutor(len(ops)) as pool:
+        objects = [*pool.map(compiled, ops), *emulator]
     torch_libraries = Path(torch.__file__).parent / "lib"
-    subprocess.run([*COMPILE, *INSTRUMENT, *includes, *before, "-c", str(HERE / "ops.cpp"), "-o", str(ops)], check=True)
-    linked = [str(ops), str(emulator), f"-L{torch_libraries}", f"-Wl,-rpath,{torch_libraries}", "-lc10", "-ltorch_cpu"]
+    linked = [*map(str, objects), f"-L{torch_libraries}", f"-Wl,-rpath,{torch_libraries}", "-lc10", "-ltorch_cpu"]
     subprocess.run([COMPILER, "-shared", *linked, "-o", str(library)], check=True)
 
 
@@ -45,6 +62,6 @@ if __name__ == "__main__":
     to = parser.parse_args().library
     to.parent.mkdir(parents=True, exist_ok=True)
     try:
-        build(to, build_emulator(to.parent / "emulator.o"))
+        build(to, build_emulator(to.parent))
     except subprocess.CalledProcessError as error:
         sys.exit(f"build.py: {Path(error.cmd[0]).name} failed")

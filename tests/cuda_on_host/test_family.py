@@ -1,5 +1,5 @@
-"""bias_leaky_relu's CUDA source, run thread by thread on the host: outputs, masks and gradients of the input are bit for bit the
-formula in PyTorch's own ops, rounded once; gradients of the bias are within the bound of their sums."""
+"""bias_leaky_relu's CUDA source, run thread by thread on the host: outputs, masks and gradients of the input are bit for bit
+the formula in PyTorch's own ops, rounded once; gradients of the bias are within the bound of their sums."""
 
 import math
 from collections.abc import Callable

@@ -57,3 +57,36 @@ def test_misaligned_memory_moves_once_side_by_side(dtype: torch.dtype) -> None:
     loads = report().loads
     assert loads.requests == x.numel() // WARP
     assert loads.request_sectors <= loads.requests * (WARP * dtype.itemsize // SECTOR + 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_fused_memory_moves_once(dtype: torch.dtype) -> None:
+    x, opmath = randn(4, 8, 1024, dtype=dtype), torch.promote_types(dtype, torch.float32)
+    bias, nbytes, bits = randn(8, dtype=opmath), x.nbytes, x.numel() // 8
+    _, mask = ops.bias_leaky_relu_forward(x, bias, 0.1, x.clone(), clamp=1.0)
+    forward = report()
+    assert forward.loads.bytes == 2 * nbytes + bias.nbytes
+    assert forward.loads.widest_requests == 2 * nbytes // (ACCESS * WARP)
+    assert forward.stores.bytes == nbytes + 2 * bits
+    assert forward.stores.widest_requests == nbytes // (ACCESS * WARP)
+
+    def backward(*wanted: bool) -> Report:
+        ops.bias_leaky_relu_backward(x, mask, 0.1, None, 1.0, 0.0, 1, opmath, wanted)
+        return report()
+
+    assert backward(True, False).loads.bytes == nbytes + 2 * bits
+    both, only_bias = backward(True, True), backward(False, True)
+    partials = only_bias.stores.bytes - bias.nbytes
+    assert bias.nbytes <= partials <= 8 * bias.nbytes
+    assert only_bias.loads.bytes == both.loads.bytes == nbytes + 2 * bits + partials
+    assert both.loads.widest_requests == both.stores.widest_requests == nbytes // (ACCESS * WARP)
+    assert both.stores.bytes == nbytes + partials + bias.nbytes
+
+
+@pytest.mark.parametrize("shape", [(2048, 64), (256, 8, 7, 7), (1, 8, 65536)], ids=["rows", "short runs", "long runs"])
+def test_sums_take_little(shape: tuple[int, ...]) -> None:
+    x = randn(*shape)
+    mask = torch.zeros(x.numel() // 8, dtype=torch.uint8)
+    ops.bias_leaky_relu_backward(x, mask, 0.1, None, 1.0, 0.0, 1, torch.float32, [False, True])
+    # A block makes one sum of at least 4 groups' 8 elements each: written, and read again.
+    assert 2 * report().stores.bytes <= 2 * x.nbytes / 32
