@@ -32,7 +32,7 @@ from emulated import ops, report, tile
 THREADS = {"75": 1024, "80": 2048, "86": 1536, "89": 1536, "90": 2048, "100": 2048, "120": 1536}
 REGISTERS, REGISTER_UNIT, BLOCK = 65536, 8, 128
 # Of those threads, at least. Strided kernels hold addresses too; with two 16-byte loads per thread these are 48 KiB (32 KiB
-# with 64-bit addresses, of tensors from 2^31 elements on) in flight on the largest. A fused forward has one load per thread, or
+# with 64-bit addresses, of tensors from 2^31 elements on) in flight on the largest. A fused forward has one load per thread,
 # two with a residual: 24 or 48 KiB; the sums of the bias' gradient take registers, with two loads per thread: 32 KiB.
 OCCUPANCY = {
     "dense": 1.0,

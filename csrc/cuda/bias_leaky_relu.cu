@@ -53,7 +53,7 @@ struct FamilyCudaBackend {
       const cuda::Memory<scalar_t> memory{
           input.const_data_ptr<scalar_t>(), out,
           call.mask == nullptr ? nullptr : call.mask->mutable_data_ptr<uint8_t>()};
-      cuda::Fused<scalar_t> parts = parts_of<scalar_t>(call.family, output.numel());
+      cuda::Fused<scalar_t> parts = parts_of<scalar_t>(call.family, call.mask, output.numel());
       if (residual.defined()) {
         parts.residual = residual.const_data_ptr<scalar_t>();
       }
@@ -84,7 +84,7 @@ struct FamilyCudaBackend {
           grad_output.const_data_ptr<scalar_t>(), out,
           // Only read.
           const_cast<uint8_t*>(call.mask.const_data_ptr<uint8_t>())};
-      cuda::Fused<scalar_t> parts = parts_of<scalar_t>(call.family, n);
+      cuda::Fused<scalar_t> parts = parts_of<scalar_t>(call.family, &call.mask, n);
       parts.family.gain = static_cast<opmath>(call.family.gain * call.family.dropout_scale());
       const auto stream = c10::cuda::getCurrentCUDAStream();
       if (call.grad_bias == nullptr) {
@@ -117,10 +117,11 @@ struct FamilyCudaBackend {
   }
 
   template <typename T>
-  static cuda::Fused<T> parts_of(const Family& family, int64_t numel) {
+  static cuda::Fused<T> parts_of(const Family& family, const at::Tensor* mask, int64_t numel) {
     cuda::Fused<T> parts{};
     parts.family = family_as<T>(family);
-    parts.passed_plane = family.has_passed() ? mask_bytes(numel) : 0;
+    // Whatever a caller says of clamp and dropout: no kernel reads what the mask does not have.
+    parts.passed_plane = mask != nullptr && mask->numel() > mask_bytes(numel) ? mask_bytes(numel) : 0;
     return parts;
   }
 };

@@ -35,7 +35,7 @@ FAULTS = {
     "no channel after the last": ("fused.cuh", "channel = channel + 1 == order.count ? 0 : channel + 1", "channel = channel + 1", "out of bounds"),
     "a residual from the tile's begin on": ("fused.cuh", "(parts.residual + element)", "(parts.residual + element % 1024)", "AssertionError|bytes of residual"),
     "clamped and dropped elements pass": ("kernels.cuh", "planes > 1 && activated.passed ? bit : 0", "planes > 1 ? bit : 0", "AssertionError"),
-    "no barrier before the sums of a block": ("grad_bias.cuh", "  __syncthreads();\n  for (int distance = traversal.reduction", "  for (int distance = traversal.reduction", "without a barrier"),
+    "no barrier between the sums of a block": ("grad_bias.cuh", "    __syncthreads();\n  }\n  if (active", "  }\n  if (active", "without a barrier"),
     "the last split left out": ("grad_bias.cuh", "result.splits = ceil_div(result.items, result.split)", "result.splits = std::max<int64_t>(1, result.items / result.split)", "bytes of"),
     "sums of a neighbour's channel": ("grad_bias.cuh", "thread + distance * traversal.lanes]", "thread + distance * traversal.lanes - 1]", "AssertionError|without a barrier|not written"),
     "another stream": ("leaky_relu.cu", "c10::cuda::getCurrentCUDAStream()", "nullptr", "another stream"),
