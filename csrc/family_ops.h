@@ -34,7 +34,7 @@ struct FamilyForward {
   Family family;
 };
 
-/// Not empty. family.clamp only says, as has_passed() does, that the mask has a second half.
+/// Not empty.
 struct FamilyBackward {
   const at::Tensor& grad_output; // any strides
   const at::Tensor& mask;        // contiguous, in grad_input's memory order
@@ -42,7 +42,12 @@ struct FamilyBackward {
   const at::Tensor* grad_input;  // may be grad_output; nullptr: not wanted
   const at::Tensor* grad_bias;   // contiguous, of any floating dtype; nullptr: not wanted
   Channels channels;
-  Family family;
+  Family family; // without clamp
+
+  /// Whether the mask has a second half: whatever a caller says of dropout, no kernel reads what is not there.
+  bool has_passed() const {
+    return mask.numel() != mask_bytes(grad_output.numel());
+  }
 };
 
 /// The constants in the kernel's precision.
@@ -265,7 +270,7 @@ struct FamilyOps {
       const at::Tensor& mask,
       const at::Tensor* grad_input,
       at::IntArrayRef strides,
-      Family family,
+      const Family& family,
       int64_t dim,
       at::ScalarType bias_dtype,
       bool with_bias) {
@@ -279,9 +284,6 @@ struct FamilyOps {
     if (grad_output.numel() == 0) {
       grad_bias.zero_();
       return grad_bias;
-    }
-    if (mask.numel() != mask_bytes(grad_output.numel())) {
-      family.clamp = 0; // only says that the mask has a second half
     }
     Backend::family_backward(
         {grad_output, *mask.expect_contiguous(), strides, grad_input, with_bias ? &grad_bias : nullptr, channels,

@@ -156,7 +156,7 @@ struct CpuFamily {
       auto* out = call.grad_input == nullptr ? nullptr : call.grad_input->mutable_data_ptr<scalar_t>();
       const Operand<scalar_t> grad_output(call.grad_output, call.strides);
       const auto* mask = call.mask.const_data_ptr<uint8_t>();
-      const bool with_passed = call.family.has_passed(), with_bias = call.grad_bias != nullptr;
+      const bool with_passed = call.has_passed(), with_bias = call.grad_bias != nullptr;
       const auto* passed = mask + mask_bytes(numel);
       const cpu::ChannelLayout layout(call.channels, numel);
       const bool in_place = call.grad_input != nullptr && call.grad_input->is_same(call.grad_output);
