@@ -72,7 +72,7 @@ struct Arguments {
   double dropout_p;
 
   void check(const char* op, const at::Tensor& input) const {
-    check_layout(input, op);
+    check_layouts(input, bias, residual, op);
     check_family(op, input, bias, residual, dim, {negative_slope, gain, clamp, dropout_p});
   }
 

@@ -5,13 +5,14 @@
 #include <ATen/ops/bernoulli.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/clamp.h>
-#include <ATen/ops/dropout.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/leaky_relu.h>
 #include <ATen/ops/where.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/library.h>
 
+#include <limits>
 #include <vector>
 
 #include "activation.h"
@@ -48,6 +49,25 @@ std::tuple<at::Tensor, at::Tensor> activated(
   return {family.gain == 1 ? value : value.mul(family.gain), sum};
 }
 
+/// Clamped and dropped, and where a gradient passes.
+std::tuple<at::Tensor, at::Tensor> clamped_and_dropped(at::Tensor value, const Family& family) {
+  at::Tensor passed = at::full_like(value, 1, value.options().dtype(at::kBool));
+  if (family.clamp.has_value()) {
+    // at::clamp refuses a bound that float32 does not hold, and it would bound nothing.
+    const double largest =
+        value.scalar_type() == at::kDouble ? std::numeric_limits<double>::max() : std::numeric_limits<float>::max();
+    const double bound = *family.clamp <= largest ? *family.clamp : std::numeric_limits<double>::infinity();
+    passed = value.ge(-bound).logical_and(value.le(bound));
+    value = at::clamp(value, -bound, bound);
+  }
+  if (family.dropout_p > 0) {
+    const at::Tensor kept = at::bernoulli(at::full_like(value, 1 - family.dropout_p)).to(at::kBool);
+    passed = passed.logical_and(kept);
+    value = at::where(kept, value.mul(family.dropout_scale()), 0);
+  }
+  return {std::move(value), std::move(passed)};
+}
+
 } // namespace
 
 at::Tensor bias_leaky_relu(
@@ -63,11 +83,8 @@ at::Tensor bias_leaky_relu(
   check_family("bias_leaky_relu", input, bias, residual, dim, family);
   const Promoted operands = promote(input, residual);
   at::Tensor value = std::get<0>(activated(operands, bias, dim, family));
-  if (clamp.has_value()) {
-    value = at::clamp(value, -*clamp, *clamp);
-  }
-  if (dropout_p > 0) {
-    value = at::dropout(value, dropout_p, /*train=*/true);
+  if (family.has_passed()) {
+    value = std::get<0>(clamped_and_dropped(std::move(value), family));
   }
   return value.to(operands.input.scalar_type());
 }
@@ -81,7 +98,9 @@ at::Tensor& bias_leaky_relu_(
     double gain,
     std::optional<double> clamp,
     double dropout_p) {
+  const Family family{negative_slope, gain, clamp, dropout_p};
   check_not_inference(input);
+  check_family("bias_leaky_relu_", input, bias, residual, dim, family);
   check_holds(input, residual, "bias_leaky_relu_");
   return input.copy_(
       composite::bias_leaky_relu(input.clone(), bias, negative_slope, residual, dim, gain, clamp, dropout_p));
@@ -103,16 +122,8 @@ std::tuple<at::Tensor, at::Tensor> bias_leaky_relu_forward(
   const c10::SymDimVector strides = dense_sym_strides(operands.input);
   at::Tensor mask = pack_mask(sum.gt(0), strides);
   if (family.has_passed()) {
-    at::Tensor passed = at::full_like(value, 1, value.options().dtype(at::kBool));
-    if (clamp.has_value()) {
-      passed = value.ge(-*clamp).logical_and(value.le(*clamp));
-      value = at::clamp(value, -*clamp, *clamp);
-    }
-    if (dropout_p > 0) {
-      const at::Tensor kept = at::bernoulli(at::full_like(value, 1 - dropout_p)).to(at::kBool);
-      passed = passed.logical_and(kept);
-      value = at::where(kept, value.mul(family.dropout_scale()), 0);
-    }
+    auto [result, passed] = clamped_and_dropped(std::move(value), family);
+    value = std::move(result);
     mask = at::cat({mask, pack_mask(passed, strides)});
   }
   return {value.to(operands.input.scalar_type()), std::move(mask)};
@@ -127,7 +138,9 @@ at::Tensor bias_leaky_relu_forward_(
     double gain,
     std::optional<double> clamp,
     double dropout_p) {
+  const Family family{negative_slope, gain, clamp, dropout_p};
   check_not_inference(input);
+  check_family("bias_leaky_relu_forward_", input, bias, residual, dim, family);
   check_holds(input, residual, "bias_leaky_relu_forward_");
   auto [output, mask] =
       composite::bias_leaky_relu_forward(input.clone(), bias, negative_slope, residual, dim, gain, clamp, dropout_p);
@@ -147,7 +160,8 @@ std::tuple<at::Tensor, at::Tensor> bias_leaky_relu_backward(
     std::array<bool, 2> output_mask) {
   constexpr auto op = "bias_leaky_relu_backward";
   check_floating(grad_output, op, "grad_output");
-  check_family_mask(grad_output, mask, op);
+  check_family_mask(grad_output, mask, dropout_p, op);
+  check_bias_dtype(bias_dtype, op);
   if (output_strides.has_value()) {
     check_strides_size(grad_output, output_strides->size(), op);
   }
@@ -216,6 +230,7 @@ at::Tensor& bias_leaky_relu_functionalized_(
     double gain,
     std::optional<double> clamp,
     double dropout_p) {
+  check_holds(input, residual, "bias_leaky_relu_");
   const auto bias_value = plain_value(bias), residual_value = plain_value(residual);
   if (!functionalization::isFunctionalTensor(input)) {
     at::AutoDispatchSkipFunctionalize guard;
@@ -237,6 +252,7 @@ at::Tensor bias_leaky_relu_forward_functionalized_(
     double gain,
     std::optional<double> clamp,
     double dropout_p) {
+  check_holds(input, residual, "bias_leaky_relu_forward_");
   const auto bias_value = plain_value(bias), residual_value = plain_value(residual);
   if (!functionalization::isFunctionalTensor(input)) {
     at::AutoDispatchSkipFunctionalize guard;
@@ -272,6 +288,24 @@ at::Tensor bias_leaky_relu_backward_functionalized_(
   return functionalization::to_functional_tensor(std::get<1>(results));
 }
 
+/// Within vmap, also where no tensor is batched: its rules for random numbers are in PyTorch's own ops.
+template <const auto& (*op)(), auto composite, typename Input, typename Result>
+Result in_vmap(
+    Input input,
+    const std::optional<at::Tensor>& bias,
+    double negative_slope,
+    const std::optional<at::Tensor>& residual,
+    int64_t dim,
+    double gain,
+    std::optional<double> clamp,
+    double dropout_p) {
+  if (dropout_p > 0) {
+    return composite(input, bias, negative_slope, residual, dim, gain, clamp, dropout_p);
+  }
+  const c10::impl::ExcludeDispatchKeyGuard guard(c10::DispatchKey::FuncTorchVmapMode);
+  return op().call(input, bias, negative_slope, residual, dim, gain, clamp, dropout_p);
+}
+
 void register_composites(torch::Library& m) {
   m.impl("bias_leaky_relu", TORCH_FN(composite::bias_leaky_relu));
   m.impl("bias_leaky_relu_", TORCH_FN(composite::bias_leaky_relu_));
@@ -289,6 +323,22 @@ TORCH_LIBRARY_IMPL(leakyrelu_ext, CompositeExplicitAutograd, m) {
 
 TORCH_LIBRARY_IMPL(leakyrelu_ext, FuncTorchBatched, m) {
   register_composites(m);
+}
+
+TORCH_LIBRARY_IMPL(leakyrelu_ext, FuncTorchVmapMode, m) {
+  using Both = std::tuple<at::Tensor, at::Tensor>;
+  m.impl(
+      "bias_leaky_relu",
+      TORCH_FN((in_vmap<ops::bias_leaky_relu, composite::bias_leaky_relu, const at::Tensor&, at::Tensor>)));
+  m.impl(
+      "bias_leaky_relu_",
+      TORCH_FN((in_vmap<ops::bias_leaky_relu_, composite::bias_leaky_relu_, at::Tensor&, at::Tensor&>)));
+  m.impl(
+      "bias_leaky_relu_forward",
+      TORCH_FN((in_vmap<ops::bias_leaky_relu_forward, composite::bias_leaky_relu_forward, const at::Tensor&, Both>)));
+  m.impl(
+      "bias_leaky_relu_forward_",
+      TORCH_FN((in_vmap<ops::bias_leaky_relu_forward_, composite::bias_leaky_relu_forward_, at::Tensor&, at::Tensor>)));
 }
 
 // As leaky_relu_forward_ in composite.cpp: the op writes one tensor and returns another.

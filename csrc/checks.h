@@ -71,16 +71,22 @@ inline void check_dim(const at::Tensor& tensor, int64_t dim, const char* op, con
 }
 
 /// As check_mask, with or without a second half.
-inline void check_family_mask(const at::Tensor& grad_output, const at::Tensor& mask, const char* op) {
+inline void check_family_mask(const at::Tensor& grad_output, const at::Tensor& mask, double dropout_p, const char* op) {
   const c10::SymInt bytes = mask_bytes(grad_output.sym_numel());
   TORCH_CHECK(
       mask.device() == grad_output.device(), op, "(): argument 'mask' must be on the device of 'grad_output' (",
       grad_output.device(), "), got ", mask.device());
+  const bool fits = mask.sym_numel() == bytes * 2 || (mask.sym_numel() == bytes && !(dropout_p > 0));
   TORCH_CHECK(
-      mask.scalar_type() == at::kByte && mask.dim() == 1 &&
-          (mask.sym_numel() == bytes || mask.sym_numel() == bytes * 2),
-      op, "(): argument 'mask' must be a uint8 tensor of shape (", bytes, ",) or (", bytes * 2,
+      mask.scalar_type() == at::kByte && mask.dim() == 1 && fits, op,
+      "(): argument 'mask' must be a uint8 tensor of shape (", bytes, ",), or with clamp or dropout (", bytes * 2,
       ",), one or two bits per element of 'grad_output', got ", mask.scalar_type(), " of shape ", mask.sym_sizes());
+}
+
+inline void check_bias_dtype(at::ScalarType dtype, const char* op) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16, op,
+      "(): argument 'bias_dtype' must be float64, float32, bfloat16 or float16, got ", dtype);
 }
 
 /// What bias_leaky_relu and its kin refuse.
@@ -118,7 +124,9 @@ inline void check_family(
         fits, op, "(): argument 'residual' must broadcast to the shape of 'input' ", input.sym_sizes(), ", got ",
         residual->sym_sizes());
   }
-  check_slope(input.scalar_type(), family.negative_slope);
+  check_slope(
+      residual.has_value() ? c10::promoteTypes(input.scalar_type(), residual->scalar_type()) : input.scalar_type(),
+      family.negative_slope);
   TORCH_CHECK_VALUE(
       !family.clamp.has_value() || *family.clamp >= 0, op, "(): argument 'clamp' must be at least 0, or None, got ",
       *family.clamp);
@@ -136,13 +144,14 @@ inline void check_holds(const at::Tensor& input, const std::optional<at::Tensor>
 }
 
 /// Layouts that no kernel takes: the exception type that the built-in raises for each.
-inline void check_layout(const at::Tensor& input, const char* op) {
+inline void check_layout(const at::Tensor& input, const char* op, const char* argument = "input") {
   const auto layout = input.layout();
   TORCH_CHECK_NOT_IMPLEMENTED(
-      layout != at::kSparse && !input.is_nested(), op,
-      "(): argument 'input' must be a strided or a jagged nested tensor, got ",
+      layout != at::kSparse && !input.is_nested(), op, "(): argument '", argument,
+      "' must be a strided or a jagged nested tensor, got ",
       input.is_nested() ? "a strided nested tensor" : "layout Sparse");
-  TORCH_CHECK(layout == at::kStrided, op, "(): argument 'input' must be a strided tensor, got layout ", layout);
+  TORCH_CHECK(
+      layout == at::kStrided, op, "(): argument '", argument, "' must be a strided tensor, got layout ", layout);
 }
 
 inline void check_not_overlapping(const at::Tensor& input, const char* op) {
@@ -150,6 +159,20 @@ inline void check_not_overlapping(const at::Tensor& input, const char* op) {
       at::has_internal_overlap(input) != at::MemOverlap::Yes, op,
       "(): unsupported operation: more than one element of the written-to tensor, argument 'input', refers to a "
       "single memory location. Please clone() the tensor before performing the operation.");
+}
+
+inline void check_layouts(
+    const at::Tensor& input,
+    const std::optional<at::Tensor>& bias,
+    const std::optional<at::Tensor>& residual,
+    const char* op) {
+  check_layout(input, op);
+  if (bias.has_value()) {
+    check_layout(*bias, op, "bias");
+  }
+  if (residual.has_value()) {
+    check_layout(*residual, op, "residual");
+  }
 }
 
 /// PyTorch's own refusal comes with the version counter's step, after the write; this one comes before.

@@ -44,7 +44,7 @@ struct FamilyBackward {
   Channels channels;
   Family family; // without clamp
 
-  /// Whether the mask has a second half: whatever a caller says of dropout, no kernel reads what is not there.
+  /// Whether the mask has a second half.
   bool has_passed() const {
     return mask.numel() != mask_bytes(grad_output.numel());
   }
@@ -152,7 +152,7 @@ struct FamilyOps {
       check_dense(sizes, *output_strides, op);
       strides = c10::DimVector(*output_strides);
     }
-    check_backward(op, grad_output, mask, dim, output_mask[1], bias_dtype);
+    check_backward(op, grad_output, mask, dropout_p, dim, output_mask[1], bias_dtype);
     at::Tensor grad_input = output_mask[0]
         ? Backend::empty_strided(sizes, strides, grad_output.scalar_type(), grad_output.device())
         : Backend::empty_strided({0}, {1}, grad_output.scalar_type(), grad_output.device());
@@ -175,7 +175,7 @@ struct FamilyOps {
     TORCH_CHECK(
         grad_output.is_non_overlapping_and_dense(), op, "(): argument 'grad_output' must be dense, got strides ",
         grad_output.strides(), " for shape ", grad_output.sizes());
-    check_backward(op, grad_output, mask, dim, with_bias, bias_dtype);
+    check_backward(op, grad_output, mask, dropout_p, dim, with_bias, bias_dtype);
     stats::count(stats::backward_into_grad_output);
     return run_backward(
         grad_output, mask, &grad_output, grad_output.strides(), {negative_slope, gain, std::nullopt, dropout_p}, dim,
@@ -253,15 +253,15 @@ struct FamilyOps {
       const char* op,
       const at::Tensor& grad_output,
       const at::Tensor& mask,
+      double dropout_p,
       int64_t dim,
       bool with_bias,
       at::ScalarType bias_dtype) {
     check_floating(grad_output, op, "grad_output");
-    check_family_mask(grad_output, mask, op);
+    check_family_mask(grad_output, mask, dropout_p, op);
+    check_bias_dtype(bias_dtype, op);
     if (with_bias) {
       check_dim(grad_output, dim, op, "grad_output");
-      TORCH_CHECK_NOT_IMPLEMENTED(
-          at::isFloatingType(bias_dtype), op, "(): argument 'bias_dtype' must be a floating dtype, got ", bias_dtype);
     }
   }
 

@@ -115,7 +115,7 @@ PyObject* run_family(PyObject* args, PyObject* kwargs, bool inplace) {
     const bool aten =
         wants_aten(input) || (bias.has_value() && wants_aten(*bias)) || (residual.has_value() && wants_aten(*residual));
     if (!aten) {
-      check_layout(input, inplace ? "bias_leaky_relu_" : "bias_leaky_relu");
+      check_layouts(input, bias, residual, inplace ? "bias_leaky_relu_" : "bias_leaky_relu");
     }
     if (inplace && aten) {
       output = composite::bias_leaky_relu_(input, bias, negative_slope, residual, dim, gain, clamp, dropout_p);

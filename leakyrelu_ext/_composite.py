@@ -5,6 +5,8 @@ Its masks are bool tensors of the input's shape, not packed bits: they never mee
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -44,8 +46,18 @@ def check_family(
     clamp: float | None,
     dropout_p: float,
     inplace: bool,
+    negative_slope: float,
+    gain: float,
 ) -> None:
     """Refuses what the compiled ops refuse, in their words."""
+    numbers = {
+        "negative_slope": negative_slope,
+        "gain": gain,
+        "clamp": 0.0 if clamp is None else clamp,
+        "dropout_p": dropout_p,
+    }
+    if isinstance(dim, bool) or not isinstance(dim, (int, torch.SymInt)):
+        raise TypeError(f"{op}(): argument 'dim' must be int, not {type(dim).__name__}")
     for name, tensor in (("input", input), ("bias", bias), ("residual", residual)):
         if not isinstance(tensor, Tensor) and (name == "input" or tensor is not None):
             raise TypeError(f"{op}(): argument '{name}' must be Tensor, not {type(tensor).__name__}")
@@ -79,6 +91,9 @@ def check_family(
                 f"{op}(): argument 'residual' of dtype {residual.dtype} makes results that 'input' of dtype {input.dtype} "
                 "cannot hold in place"
             )
+    for name, number in numbers.items():
+        if not isinstance(number, (int, float, torch.SymInt, torch.SymFloat)):
+            raise TypeError(f"{op}(): argument '{name}' must be float, not {type(number).__name__}")
     if clamp is not None and not clamp >= 0:
         raise ValueError(f"{op}(): argument 'clamp' must be at least 0, or None, got {clamp}")
     if not 0 <= dropout_p <= 1:
@@ -95,7 +110,7 @@ def bias_leaky_relu(
     clamp: float | None,
     dropout_p: float,
 ) -> Tensor:
-    check_family("bias_leaky_relu", input, bias, residual, dim, clamp, dropout_p, inplace=False)
+    check_family("bias_leaky_relu", input, bias, residual, dim, clamp, dropout_p, False, negative_slope, gain)
     dtype = input.dtype if residual is None else torch.promote_types(input.dtype, residual.dtype)
     # As the kernels: float arithmetic for the 16-bit dtypes, rounded once at the end.
     opmath = torch.promote_types(dtype, torch.float32)
@@ -110,7 +125,8 @@ def bias_leaky_relu(
     if gain != 1:
         x = x * gain
     if clamp is not None:
-        x = x.clamp(-clamp, clamp)
+        bound = clamp if clamp <= torch.finfo(opmath).max else math.inf  # torch refuses one beyond what the dtype holds
+        x = x.clamp(-bound, bound)
     if dropout_p:
         x = F.dropout(x, dropout_p)
     return x.to(dtype)
@@ -126,5 +142,5 @@ def bias_leaky_relu_(
     clamp: float | None,
     dropout_p: float,
 ) -> Tensor:
-    check_family("bias_leaky_relu_", input, bias, residual, dim, clamp, dropout_p, inplace=True)
+    check_family("bias_leaky_relu_", input, bias, residual, dim, clamp, dropout_p, True, negative_slope, gain)
     return input.copy_(bias_leaky_relu(input.clone(), bias, negative_slope, residual, dim, gain, clamp, dropout_p))

@@ -159,7 +159,8 @@ def _fake_leaky_relu_backward_(grad_output: Tensor, mask: Tensor, negative_slope
 _OptionalTensor = Tensor | None
 
 
-def _fake_bias_leaky_relu_forward(
+def _fake_family(
+    op: str,
     input: Tensor,
     bias: _OptionalTensor = None,
     negative_slope: float = 0.01,
@@ -169,23 +170,42 @@ def _fake_bias_leaky_relu_forward(
     clamp: float | None = None,
     dropout_p: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    check_family("bias_leaky_relu_forward", input, bias, residual, dim, clamp, dropout_p, inplace=False)
+    check_family(op, input, bias, residual, dim, clamp, dropout_p, op.endswith("_"), negative_slope, gain)
     dtype = input.dtype if residual is None else torch.promote_types(input.dtype, residual.dtype)
     halves = 1 if clamp is None and dropout_p == 0 else 2
     return torch.empty_like(input, dtype=dtype), input.new_empty(((input.numel() + 7) // 8 * halves,), dtype=torch.uint8)
 
 
 def _fake_bias_leaky_relu(*arguments: Any, **keywords: Any) -> Tensor:
-    return _fake_bias_leaky_relu_forward(*arguments, **keywords)[0]
-
-
-def _fake_bias_leaky_relu_forward_(input: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
-    return _fake_bias_leaky_relu_forward(input, *arguments, **keywords)[1]
+    return _fake_family("bias_leaky_relu", *arguments, **keywords)[0]
 
 
 def _fake_bias_leaky_relu_(input: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
-    _fake_bias_leaky_relu_forward(input, *arguments, **keywords)
+    _fake_family("bias_leaky_relu_", input, *arguments, **keywords)
     return input
+
+
+def _fake_bias_leaky_relu_forward(*arguments: Any, **keywords: Any) -> tuple[Tensor, Tensor]:
+    return _fake_family("bias_leaky_relu_forward", *arguments, **keywords)
+
+
+def _fake_bias_leaky_relu_forward_(*arguments: Any, **keywords: Any) -> Tensor:
+    return _fake_family("bias_leaky_relu_forward_", *arguments, **keywords)[1]
+
+
+def _check_family_backward(op: str, grad_output: Tensor, mask: Tensor, dropout_p: float, bias_dtype: torch.dtype) -> None:
+    _check_floating(op, "grad_output", grad_output)
+    half = (grad_output.numel() + 7) // 8
+    fits = mask.numel() == 2 * half or (mask.numel() == half and not dropout_p)
+    if mask.dtype != torch.uint8 or mask.dim() != 1 or not fits:
+        raise RuntimeError(
+            f"{op}(): argument 'mask' must be a uint8 tensor of one bit per element of 'grad_output', two with clamp or "
+            f"dropout, got {mask.dtype} of shape {tuple(mask.shape)}"
+        )
+    if bias_dtype not in FLOATING:
+        raise NotImplementedError(
+            f"{op}(): argument 'bias_dtype' must be float64, float32, bfloat16 or float16, got {bias_dtype}"
+        )
 
 
 def _fake_bias_leaky_relu_backward(
@@ -199,6 +219,7 @@ def _fake_bias_leaky_relu_backward(
     bias_dtype: torch.dtype,
     output_mask: list[bool],
 ) -> tuple[Tensor, Tensor]:
+    _check_family_backward("bias_leaky_relu_backward", grad_output, mask, dropout_p, bias_dtype)
     if not output_mask[0]:
         grad_input = grad_output.new_empty((0,))
     elif output_strides is None:
@@ -218,6 +239,7 @@ def _fake_bias_leaky_relu_backward_(
     bias_dtype: torch.dtype,
     with_bias: bool,
 ) -> Tensor:
+    _check_family_backward("bias_leaky_relu_backward_", grad_output, mask, dropout_p, bias_dtype)
     return grad_output.new_empty((grad_output.size(dim) if with_bias else 0,), dtype=bias_dtype)
 
 

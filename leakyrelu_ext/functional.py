@@ -17,8 +17,9 @@ _under_compile: Any = _composite
 
 
 def set_compile_target(target: str) -> None:
-    """What :func:`leaky_relu` and :class:`LeakyReLU` become under :func:`torch.compile`, in the whole process.
+    """What our functions and modules become under :func:`torch.compile`, in the whole process.
 
+    Calls with dropout always become PyTorch's own ops.
     Export and tracing are not affected: those always get the built-in. What is compiled already is compiled again.
 
     Args:
@@ -103,12 +104,13 @@ def bias_leaky_relu(
 
     Computed in float32 (float64 for float64) and rounded once. Keeps one bit per element for the backward, two with clamp or
     dropout; the gradient of ``bias`` is summed in the same pass as the gradient of ``input``, in the same order for the same
-    shape and number of threads. Under :func:`torch.compile`, export and tracing it becomes the same formula in PyTorch's own
-    ops, which those can fuse.
+    shape, memory format and number of threads. Under :func:`torch.compile`, export and tracing it becomes the same formula
+    in PyTorch's own ops, which those can fuse.
 
     Args:
         input: floating-point tensor of shape ``(*)`` and any memory format.
-        bias: of shape ``(input.size(dim),)`` and any floating dtype, read in its own precision. Default: none.
+        bias: of shape ``(input.size(dim),)`` and any floating dtype, not rounded to ``input``'s, but read in float32
+            (float64 where that is computed in). Default: none.
         negative_slope: slope for sums ``<= 0`` (dimensionless; any float).
         residual: added to ``input``; of any shape that broadcasts to ``input``'s and any memory format. Default: none.
         dim: the dimension of ``input`` that ``bias`` belongs to.
@@ -150,6 +152,9 @@ def bias_leaky_relu(
             training=training,
             inplace=inplace,
         )
+    dropout_p = dropout_p if training else 0.0
     ops = _when_compiling() if torch.compiler.is_compiling() else _eager
+    if dropout_p and torch.compiler.is_compiling():
+        ops = _composite  # AOTAutograd takes two equal calls for one, unless PyTorch's own ops draw the random numbers
     op = ops.bias_leaky_relu_ if inplace else ops.bias_leaky_relu
-    return op(input, bias, negative_slope, residual, dim, gain, clamp, dropout_p if training else 0.0)  # type: ignore[no-any-return]
+    return op(input, bias, negative_slope, residual, dim, gain, clamp, dropout_p)  # type: ignore[no-any-return]

@@ -273,6 +273,10 @@ REFUSED = {
     "residual of bools": (NotImplementedError, "residual", lambda: {"residual": torch.ones(4, dtype=torch.bool)}),
     "input of integers": (NotImplementedError, "input", lambda: {"input": torch.ones(X, dtype=torch.int32)}),
     "input that is no tensor": (TypeError, "input", lambda: {"input": 3.0}),
+    "a tensor as gain": (TypeError, "gain", lambda: {"gain": torch.ones(1)}),
+    "text as clamp": (TypeError, "clamp", lambda: {"clamp": "a"}),
+    "no dropout_p": (TypeError, "dropout_p", lambda: {"dropout_p": None}),
+    "dim of another type": (TypeError, "dim", lambda: {"dim": 1.0}),
     "wider residual in place": (
         RuntimeError,
         "residual",
@@ -292,3 +296,41 @@ def test_refusals_name_the_argument(case, requires_grad):
     with pytest.raises(error, match=f"argument '{argument}'"):
         torch.compile(lambda **k: bias_leaky_relu(**k), backend="eager")(**keywords)
     assert not x.any()
+
+
+@pytest.mark.native
+@pytest.mark.parametrize(
+    "make", [lambda t: t.to_sparse(), lambda t: t.to_mkldnn(), lambda t: torch.nested.nested_tensor([t, t])]
+)
+def test_layouts_of_bias_and_residual_are_refused_by_name(make):
+    x = torch.zeros(X)
+    for name, tensor in (("bias", torch.ones(3)), ("residual", torch.ones(X))):
+        with pytest.raises((NotImplementedError, RuntimeError), match=f"argument '{name}'"):
+            bias_leaky_relu(x, **{name: make(tensor)})
+
+
+@pytest.mark.native
+def test_a_mask_of_too_few_bits_is_refused():
+    ops = torch.ops.leakyrelu_ext
+    grad, mask = torch.ones(8, 8), torch.zeros(8, dtype=torch.uint8)
+    for requires_grad in (False, True):
+        for device in ("cpu", "meta"):
+            arguments = (grad.to(device).requires_grad_(requires_grad), mask.to(device), 0.1, None, 1.0, 0.5, 1)
+            with pytest.raises(RuntimeError, match="argument 'mask'"):
+                ops.bias_leaky_relu_backward(*arguments, torch.float32, [True, False])
+            with pytest.raises(NotImplementedError, match="argument 'bias_dtype'"):
+                ops.bias_leaky_relu_backward(*arguments[:5], 0.0, 1, torch.int32, [True, True])
+
+
+@pytest.mark.native
+def test_functionalized_in_place_refuses_a_wider_residual():
+    x, residual = torch.ones(4, dtype=torch.half), torch.ones(4)
+    for op in (torch.ops.leakyrelu_ext.bias_leaky_relu_, torch.ops.leakyrelu_ext.bias_leaky_relu_forward_):
+        with pytest.raises(RuntimeError, match="argument 'residual'"):
+            torch.func.functionalize(lambda t, op=op: op(t.clone(), residual=residual))(x)
+
+
+def test_a_bound_beyond_float32_bounds_nothing():
+    x = torch.tensor([[3e38, -1.0]])
+    for function in (bias_leaky_relu, torch.compile(bias_leaky_relu, backend="eager")):
+        assert_same_bits(function(x, clamp=1e300), bias_leaky_relu(x))

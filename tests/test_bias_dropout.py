@@ -7,7 +7,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from cases import DTYPES, assert_same_bits, randn
-from leakyrelu_ext import bias_leaky_relu
+from leakyrelu_ext import bias_leaky_relu, set_compile_target
 
 SIZES = [1, 63, 64, 65, 1023, 1025, 40_000]
 
@@ -130,3 +130,30 @@ def test_any_number_of_threads_drops_the_same():
     finally:
         torch.set_num_threads(threads)
     assert_same_bits(*results)
+
+
+@pytest.mark.parametrize("target", ["builtin", pytest.param("op", marks=pytest.mark.native)])
+def test_two_compiled_calls_are_two_draws(target):
+    torch._dynamo.reset()
+    x = ones(1000).requires_grad_()
+    set_compile_target(target)
+    try:
+        calls = [lambda t: bias_leaky_relu(t, dropout_p=0.5)] * 2
+        one, other = torch.compile(lambda t: [call(t) for call in calls], backend="aot_eager")(x)
+    finally:
+        set_compile_target("builtin")
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_vmap_asks_for_a_rule(requires_grad):
+    x = ones(64).requires_grad_(requires_grad)
+
+    def draw(randomness):
+        return torch.vmap(lambda i: bias_leaky_relu(x, dropout_p=0.5) + i, randomness=randomness)(torch.zeros(3))
+
+    with pytest.raises(RuntimeError, match="randomness"):
+        draw("error")
+    different, same = draw("different"), draw("same")
+    assert not torch.equal(different[0], different[1])
+    assert torch.equal(same[0], same[1])

@@ -232,6 +232,17 @@ def test_bias_gradients_are_the_same_every_time(channels):
         assert_same_bits(other, first)
 
 
+@pytest.mark.native
+def test_bias_gradients_do_not_depend_on_who_else_wants_one():
+    """Nor on how the gradient comes."""
+    x, bias = randn(2, 3, 160, 160), randn(3).requires_grad_()
+    grad_output = randn(2, 3, 160, 160, seed=1)
+    (expected,) = torch.autograd.grad(bias_leaky_relu(x.clone().requires_grad_(), bias), bias, grad_output)
+    y = bias_leaky_relu(x, bias)
+    for grad in (grad_output, in_layout(grad_output, "strided"), in_layout(grad_output, "reversed")):
+        assert_same_bits(torch.autograd.grad(y, bias, grad, retain_graph=True)[0], expected)
+
+
 @pytest.mark.cpu_only
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("shape", [(4, 64, 64, 64), (4, 63, 65, 63), (3000, 700)])

@@ -3,6 +3,9 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Dispatch.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "../family_ops.h"
 #include "active_tier.h"
 #include "channels.h"
@@ -165,38 +168,45 @@ struct CpuFamily {
           : stores_for(out, numel, with_bias ? &layout : nullptr, call.channels);
       const auto loop =
           loops.family_backward[static_cast<int>(with_bias ? layout.kind() : PerChannel::kNone)][with_passed];
-      const bool whole = grad_output.direct() && out != nullptr;
+      // Sums are cut at every piece, whatever the gradient's layout.
+      const bool whole = grad_output.direct() && out != nullptr && !with_bias;
       // A thread's sums are its own, and added up in the threads' order: the same for the same shape and number of threads.
+      // Together they are no more than there are elements.
       const int64_t count = with_bias ? layout.count() : 0;
-      c10::SmallVector<double, 512> sums(count * at::get_num_threads());
-      cpu::parallel_over<scalar_t>(numel, [&](int64_t begin, int64_t n) {
-        alignas(64) scalar_t grad_scratch[kPiece], unwanted[kPiece];
-        std::optional<cpu::ChannelSums<scalar_t>> channel_sums;
-        if (with_bias) {
-          channel_sums.emplace(loops, layout, sums.data() + at::get_thread_num() * count);
-        }
-        const int64_t end = begin + n;
-        while (begin < end) {
-          const int64_t piece = whole ? end - begin : std::min(kPiece, end - begin);
-          const scalar_t* from = grad_output.piece(loops, begin, piece, grad_scratch);
-          for (int64_t at = 0; at < piece;) {
-            const int64_t first = begin + at;
-            const auto run = with_bias ? layout.run(first, piece - at) : cpu::ChannelLayout::Run{piece, 0};
-            loop(
-                {from + at, mask + first / kMaskBits, passed + first / kMaskBits,
-                 out == nullptr ? unwanted : out + first, with_bias ? channel_sums->values(run) : nullptr, run.n},
-                slope, gain, stores);
+      const int64_t most_threads = at::get_num_threads();
+      const int64_t threads = with_bias ? std::clamp<int64_t>(numel / count, 1, most_threads) : most_threads;
+      std::vector<double> sums(count * threads);
+      cpu::parallel_over<scalar_t>(
+          numel,
+          [&](int64_t begin, int64_t n) {
+            alignas(64) scalar_t grad_scratch[kPiece], unwanted[kPiece];
+            std::optional<cpu::ChannelSums<scalar_t>> channel_sums;
             if (with_bias) {
-              channel_sums->take(first, run);
+              channel_sums.emplace(loops, layout, sums.data() + at::get_thread_num() * count);
             }
-            at += run.n;
-          }
-          begin += piece;
-        }
-        if (with_bias) {
-          channel_sums->finish();
-        }
-      });
+            const int64_t end = begin + n;
+            while (begin < end) {
+              const int64_t piece = whole ? end - begin : std::min(kPiece, end - begin);
+              const scalar_t* from = grad_output.piece(loops, begin, piece, grad_scratch);
+              for (int64_t at = 0; at < piece;) {
+                const int64_t first = begin + at;
+                const auto run = with_bias ? layout.run(first, piece - at) : cpu::ChannelLayout::Run{piece, 0};
+                loop(
+                    {from + at, mask + first / kMaskBits, passed + first / kMaskBits,
+                     out == nullptr ? unwanted : out + first, with_bias ? channel_sums->values(run) : nullptr, run.n},
+                    slope, gain, stores);
+                if (with_bias) {
+                  channel_sums->take(first, run);
+                }
+                at += run.n;
+              }
+              begin += piece;
+            }
+            if (with_bias) {
+              channel_sums->finish();
+            }
+          },
+          threads);
       if (with_bias) {
         write_sums(sums, *call.grad_bias);
       }
@@ -204,7 +214,7 @@ struct CpuFamily {
   }
 
  private:
-  static void write_sums(const c10::SmallVectorImpl<double>& sums, const at::Tensor& grad_bias) {
+  static void write_sums(const std::vector<double>& sums, const at::Tensor& grad_bias) {
     const int64_t count = grad_bias.numel();
     AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, grad_bias.scalar_type(), "bias_leaky_relu", [&] {
       auto* to = grad_bias.mutable_data_ptr<scalar_t>();

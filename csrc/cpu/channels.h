@@ -17,7 +17,7 @@
 namespace leakyrelu_ext::cpu {
 
 /// Elements of a piece at most, where something is prepared for a piece.
-constexpr int64_t kPiece = 1024;
+constexpr int64_t kPiece = 2048;
 
 class ChannelLayout {
  public:
@@ -65,10 +65,10 @@ class ChannelLayout {
       return {std::min(kPiece, left), begin % (channels_.count * channels_.inner)};
     }
     if (channels_.count == 1) {
-      return {std::min(kLongestRun, left), 0};
+      return {left, 0};
     }
     const int64_t row = begin / channels_.inner;
-    return {std::min({(row + 1) * channels_.inner - begin, left, kLongestRun}), row % channels_.count};
+    return {std::min((row + 1) * channels_.inner - begin, left), row % channels_.count};
   }
 
   /// Calls each(channel, first, n) for the runs of one channel in [begin, begin + n), first counting from begin.
@@ -86,7 +86,6 @@ class ChannelLayout {
  private:
   static constexpr int64_t kShortestRow = 64;
   static constexpr int64_t kLongestPeriod = 4096;
-  static constexpr int64_t kLongestRun = 16384; // so many are summed in the kernel's precision
 
   Channels channels_;
   Way way_;
@@ -127,7 +126,7 @@ class BiasRuns {
 
   const ChannelLayout& layout_;
   const opmath* bias_;
-  c10::SmallVector<opmath, 2 * kPiece> table_;
+  c10::SmallVector<opmath, kPiece> table_;
 };
 
 /// One thread's sums by channel, of what the loops add up in the kernel's precision: in double.
@@ -194,7 +193,7 @@ class ChannelSums {
   const Loops<T>& loops_;
   const ChannelLayout& layout_;
   double* sums_;
-  c10::SmallVector<opmath, 2 * kPiece> values_;
+  c10::SmallVector<opmath, kPiece> values_;
   int runs_ = 0;
 };
 

@@ -28,8 +28,6 @@ struct Rows {
   int64_t output_step = 0;
 };
 
-/// output may be input, grad_input may be grad_output. Pointers need no alignment, but results with Stores::kStreaming that of
-/// kStreamingAlignment. The forward's mask may be nullptr: not wanted.
 /// A channel's value along consecutive elements: none, one for all of them, or one for each.
 enum class PerChannel { kNone, kConstant, kArray };
 constexpr int kPerChannelKinds = 3;
@@ -63,6 +61,8 @@ template <typename T>
 using FamilyBackwardLoop =
     void (*)(const FamilyBackwardRun<T>& run, opmath_t<T> negative_slope, opmath_t<T> gain, Stores stores);
 
+/// output may be input, grad_input may be grad_output. Pointers need no alignment, but results with Stores::kStreaming that of
+/// kStreamingAlignment. The forward's mask may be nullptr: not wanted.
 template <typename T>
 struct Loops {
   void (*forward)(const T* input, T* output, uint8_t* mask, Rows rows, opmath_t<T> negative_slope, Stores stores);

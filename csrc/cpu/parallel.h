@@ -9,6 +9,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "../activation.h"
 
@@ -23,10 +24,12 @@ constexpr int64_t kBlock = 64 * kMaskBits;
 template <typename T>
 constexpr int64_t kGrain = std::min<int64_t>(32768, (128 << 10) / sizeof(T));
 
-/// Calls work(begin, n) over [0, numel) elements of type T in pieces that begin at a multiple of kBlock.
+/// Calls work(begin, n) over [0, numel) elements of type T in pieces that begin at a multiple of kBlock, on at most `threads`.
 template <typename T, typename Work>
-void parallel_over(int64_t numel, const Work& work) {
-  at::parallel_for(0, at::divup(numel, kBlock), kGrain<T> / kBlock, [&](int64_t first, int64_t last) {
+void parallel_over(int64_t numel, const Work& work, int64_t threads = std::numeric_limits<int64_t>::max()) {
+  const int64_t blocks = at::divup(numel, kBlock);
+  const int64_t grain = std::max(kGrain<T> / kBlock, blocks / threads + (blocks % threads != 0));
+  at::parallel_for(0, blocks, grain, [&](int64_t first, int64_t last) {
     const int64_t begin = first * kBlock;
     work(begin, std::min(last * kBlock, numel) - begin);
   });
