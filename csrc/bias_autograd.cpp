@@ -5,6 +5,7 @@
 #include "autograd.h"
 #include "bias_composite.h"
 #include "checks.h"
+#include "family_arguments.h"
 #include "mask_node.h"
 #include "ops.h"
 #include "promote.h"
@@ -61,100 +62,68 @@ const at::Tensor& or_undefined(const std::optional<at::Tensor>& tensor) {
   return tensor.has_value() ? *tensor : undefined;
 }
 
-/// One call's arguments but input.
-struct Arguments {
-  const std::optional<at::Tensor>& bias;
-  double negative_slope;
-  const std::optional<at::Tensor>& residual;
-  int64_t dim;
-  double gain;
-  std::optional<double> clamp;
-  double dropout_p;
+void check(const char* op, const at::Tensor& input, const FamilyArguments& arguments) {
+  check_layouts(input, arguments, op);
+  check_family(op, input, arguments);
+}
 
-  void check(const char* op, const at::Tensor& input) const {
-    check_layouts(input, bias, residual, op);
-    check_family(op, input, bias, residual, dim, {negative_slope, gain, clamp, dropout_p});
+Route route_of(const at::Tensor& input, const FamilyArguments& arguments) {
+  return route(input, or_undefined(arguments.bias), or_undefined(arguments.residual));
+}
+
+auto node_of(const at::Tensor& input, const FamilyArguments& arguments) {
+  const auto dtype = arguments.bias.has_value() ? arguments.bias->scalar_type() : input.scalar_type();
+  return node_for<BiasLeakyReLUBackward>(
+      {arguments.negative_slope, arguments.gain, arguments.dropout_p, arguments.dim, static_cast<int64_t>(dtype)},
+      input, or_undefined(arguments.bias), or_undefined(arguments.residual));
+}
+
+/// The residual in input's shape and dtype, differentiably.
+std::optional<at::Tensor> fitted_residual(const at::Tensor& input, const FamilyArguments& arguments) {
+  if (!arguments.residual.has_value()) {
+    return std::nullopt;
   }
+  const at::Tensor same_dtype = arguments.residual->to(input.scalar_type());
+  return same_dtype.sym_sizes() == input.sym_sizes() ? same_dtype : same_dtype.expand_symint(input.sym_sizes());
+}
 
-  Route route_of(const at::Tensor& input) const {
-    return route(input, or_undefined(bias), or_undefined(residual));
-  }
-
-  template <typename Op, typename Input>
-  decltype(auto) call(const Op& op, Input& input, const std::optional<at::Tensor>& other) const {
-    return op.call(input, bias, negative_slope, other, dim, gain, clamp, dropout_p);
-  }
-
-  template <typename Op, typename Input>
-  decltype(auto) redispatch(const Op& op, c10::DispatchKeySet keys, Input& input) const {
-    return op.redispatch(keys, input, bias, negative_slope, residual, dim, gain, clamp, dropout_p);
-  }
-
-  template <typename Function, typename Input>
-  decltype(auto) pass_to(const Function& function, Input& input) const {
-    return function(input, bias, negative_slope, residual, dim, gain, clamp, dropout_p);
-  }
-
-  auto node(const at::Tensor& input, const at::Tensor& other) const {
-    const auto dtype = bias.has_value() ? bias->scalar_type() : input.scalar_type();
-    return node_for<BiasLeakyReLUBackward>(
-        {negative_slope, gain, dropout_p, dim, static_cast<int64_t>(dtype)}, input, or_undefined(bias), other);
-  }
-
-  /// The residual in input's shape and dtype, differentiably.
-  std::optional<at::Tensor> fitted_residual(const at::Tensor& input) const {
-    if (!residual.has_value()) {
-      return std::nullopt;
-    }
-    const at::Tensor same_dtype = residual->to(input.scalar_type());
-    return same_dtype.sym_sizes() == input.sym_sizes() ? same_dtype : same_dtype.expand_symint(input.sym_sizes());
-  }
-};
-
-std::tuple<at::Tensor, at::Tensor> record_forward(const Arguments& arguments, const at::Tensor& given) {
-  arguments.check("bias_leaky_relu", given);
-  const at::Tensor input = promote(given, arguments.residual).input;
-  const auto residual = arguments.fitted_residual(input);
-  const auto node = arguments.node(input, or_undefined(residual));
+std::tuple<at::Tensor, at::Tensor> record_forward(const at::Tensor& given, const FamilyArguments& given_arguments) {
+  check("bias_leaky_relu", given, given_arguments);
+  const at::Tensor input = promote(given, given_arguments.residual).input;
+  const auto residual = fitted_residual(input, given_arguments);
+  const FamilyArguments arguments = given_arguments.with(given_arguments.bias, residual);
+  const auto node = node_of(input, arguments);
   std::tuple<at::Tensor, at::Tensor> outputs;
   {
     at::AutoDispatchBelowADInplaceOrView guard;
-    outputs = arguments.call(ops::bias_leaky_relu_forward(), input, residual);
+    outputs = arguments.call(ops::bias_leaky_relu_forward(), input);
   }
   record(node, std::get<0>(outputs), std::get<1>(outputs));
   return outputs;
 }
 
-at::Tensor record_forward_(const Arguments& arguments, at::Tensor& input) {
-  arguments.check("bias_leaky_relu_", input);
-  check_holds(input, arguments.residual, "bias_leaky_relu_");
-  const auto residual = arguments.fitted_residual(input);
-  const auto node = arguments.node(input, or_undefined(residual));
+at::Tensor record_forward_(at::Tensor& input, const FamilyArguments& given_arguments) {
+  check("bias_leaky_relu_", input, given_arguments);
+  check_holds(input, given_arguments.residual, "bias_leaky_relu_");
+  const auto residual = fitted_residual(input, given_arguments);
+  const FamilyArguments arguments = given_arguments.with(given_arguments.bias, residual);
+  const auto node = node_of(input, arguments);
   at::Tensor mask;
   {
     at::AutoDispatchBelowAutograd guard;
-    mask = arguments.call(ops::bias_leaky_relu_forward_(), input, residual);
+    mask = arguments.call(ops::bias_leaky_relu_forward_(), input);
   }
   record_inplace(node, input, mask);
   return mask;
 }
 
 at::Tensor bias_leaky_relu_autograd(
-    c10::DispatchKeySet keys,
-    const at::Tensor& input,
-    const std::optional<at::Tensor>& bias,
-    double negative_slope,
-    const std::optional<at::Tensor>& residual,
-    int64_t dim,
-    double gain,
-    std::optional<double> clamp,
-    double dropout_p) {
-  const Arguments arguments{bias, negative_slope, residual, dim, gain, clamp, dropout_p};
-  switch (arguments.route_of(input)) {
+    c10::DispatchKeySet keys, const at::Tensor& input, const FamilyArguments& arguments) {
+  switch (route_of(input, arguments)) {
     case Route::record:
-      return std::get<0>(record_forward(arguments, input));
+      return std::get<0>(record_forward(input, arguments));
     case Route::aten:
-      return arguments.pass_to(composite::bias_leaky_relu, input);
+      return composite::bias_leaky_relu(input, arguments);
     case Route::below:
       break;
   }
@@ -163,21 +132,12 @@ at::Tensor bias_leaky_relu_autograd(
 }
 
 std::tuple<at::Tensor, at::Tensor> bias_leaky_relu_forward_autograd(
-    c10::DispatchKeySet keys,
-    const at::Tensor& input,
-    const std::optional<at::Tensor>& bias,
-    double negative_slope,
-    const std::optional<at::Tensor>& residual,
-    int64_t dim,
-    double gain,
-    std::optional<double> clamp,
-    double dropout_p) {
-  const Arguments arguments{bias, negative_slope, residual, dim, gain, clamp, dropout_p};
-  switch (arguments.route_of(input)) {
+    c10::DispatchKeySet keys, const at::Tensor& input, const FamilyArguments& arguments) {
+  switch (route_of(input, arguments)) {
     case Route::record:
-      return record_forward(arguments, input);
+      return record_forward(input, arguments);
     case Route::aten:
-      return arguments.pass_to(composite::bias_leaky_relu_forward, input);
+      return composite::bias_leaky_relu_forward(input, arguments);
     case Route::below:
       break;
   }
@@ -186,30 +146,20 @@ std::tuple<at::Tensor, at::Tensor> bias_leaky_relu_forward_autograd(
 }
 
 /// Everything autograd refuses is refused before a byte is overwritten.
-void check_inplace(const Arguments& arguments, const at::Tensor& input) {
+void check_inplace(const at::Tensor& input, const FamilyArguments& arguments) {
   torch::autograd::check_inplace(
       input,
       torch::autograd::compute_requires_grad(input, or_undefined(arguments.bias), or_undefined(arguments.residual)));
 }
 
-at::Tensor& bias_leaky_relu_autograd_(
-    c10::DispatchKeySet keys,
-    at::Tensor& input,
-    const std::optional<at::Tensor>& bias,
-    double negative_slope,
-    const std::optional<at::Tensor>& residual,
-    int64_t dim,
-    double gain,
-    std::optional<double> clamp,
-    double dropout_p) {
-  const Arguments arguments{bias, negative_slope, residual, dim, gain, clamp, dropout_p};
-  check_inplace(arguments, input);
-  switch (arguments.route_of(input)) {
+at::Tensor& bias_leaky_relu_autograd_(c10::DispatchKeySet keys, at::Tensor& input, const FamilyArguments& arguments) {
+  check_inplace(input, arguments);
+  switch (route_of(input, arguments)) {
     case Route::record:
-      record_forward_(arguments, input);
+      record_forward_(input, arguments);
       return input;
     case Route::aten:
-      return arguments.pass_to(composite::bias_leaky_relu_, input);
+      return composite::bias_leaky_relu_(input, arguments);
     case Route::below:
       break;
   }
@@ -218,22 +168,13 @@ at::Tensor& bias_leaky_relu_autograd_(
 }
 
 at::Tensor bias_leaky_relu_forward_autograd_(
-    c10::DispatchKeySet keys,
-    at::Tensor& input,
-    const std::optional<at::Tensor>& bias,
-    double negative_slope,
-    const std::optional<at::Tensor>& residual,
-    int64_t dim,
-    double gain,
-    std::optional<double> clamp,
-    double dropout_p) {
-  const Arguments arguments{bias, negative_slope, residual, dim, gain, clamp, dropout_p};
-  check_inplace(arguments, input);
-  switch (arguments.route_of(input)) {
+    c10::DispatchKeySet keys, at::Tensor& input, const FamilyArguments& arguments) {
+  check_inplace(input, arguments);
+  switch (route_of(input, arguments)) {
     case Route::record:
-      return record_forward_(arguments, input);
+      return record_forward_(input, arguments);
     case Route::aten:
-      return arguments.pass_to(composite::bias_leaky_relu_forward_, input);
+      return composite::bias_leaky_relu_forward_(input, arguments);
     case Route::below:
       break;
   }
@@ -280,18 +221,8 @@ at::Tensor bias_leaky_relu_backward_autograd_(
       with_bias);
 }
 
-at::Tensor& bias_leaky_relu_version_(
-    c10::DispatchKeySet keys,
-    at::Tensor& input,
-    const std::optional<at::Tensor>& bias,
-    double negative_slope,
-    const std::optional<at::Tensor>& residual,
-    int64_t dim,
-    double gain,
-    std::optional<double> clamp,
-    double dropout_p) {
+at::Tensor& bias_leaky_relu_version_(c10::DispatchKeySet keys, at::Tensor& input, const FamilyArguments& arguments) {
   check_not_inference(input);
-  const Arguments arguments{bias, negative_slope, residual, dim, gain, clamp, dropout_p};
   {
     at::AutoDispatchBelowADInplaceOrView guard;
     arguments.redispatch(ops::bias_leaky_relu_(), keys & c10::after_ADInplaceOrView_keyset, input);
@@ -301,17 +232,8 @@ at::Tensor& bias_leaky_relu_version_(
 }
 
 at::Tensor bias_leaky_relu_forward_version_(
-    c10::DispatchKeySet keys,
-    at::Tensor& input,
-    const std::optional<at::Tensor>& bias,
-    double negative_slope,
-    const std::optional<at::Tensor>& residual,
-    int64_t dim,
-    double gain,
-    std::optional<double> clamp,
-    double dropout_p) {
+    c10::DispatchKeySet keys, at::Tensor& input, const FamilyArguments& arguments) {
   check_not_inference(input);
-  const Arguments arguments{bias, negative_slope, residual, dim, gain, clamp, dropout_p};
   at::Tensor mask;
   {
     at::AutoDispatchBelowADInplaceOrView guard;
@@ -350,17 +272,17 @@ const std::type_info& bias_node_type() {
 }
 
 TORCH_LIBRARY_IMPL(leakyrelu_ext, Autograd, m) {
-  m.impl("bias_leaky_relu", TORCH_FN(bias_leaky_relu_autograd));
-  m.impl("bias_leaky_relu_", TORCH_FN(bias_leaky_relu_autograd_));
-  m.impl("bias_leaky_relu_forward", TORCH_FN(bias_leaky_relu_forward_autograd));
-  m.impl("bias_leaky_relu_forward_", TORCH_FN(bias_leaky_relu_forward_autograd_));
+  m.impl("bias_leaky_relu", TORCH_FN(Unpacked<bias_leaky_relu_autograd>::call));
+  m.impl("bias_leaky_relu_", TORCH_FN(Unpacked<bias_leaky_relu_autograd_>::call));
+  m.impl("bias_leaky_relu_forward", TORCH_FN(Unpacked<bias_leaky_relu_forward_autograd>::call));
+  m.impl("bias_leaky_relu_forward_", TORCH_FN(Unpacked<bias_leaky_relu_forward_autograd_>::call));
   m.impl("bias_leaky_relu_backward", TORCH_FN(bias_leaky_relu_backward_autograd));
   m.impl("bias_leaky_relu_backward_", TORCH_FN(bias_leaky_relu_backward_autograd_));
 }
 
 TORCH_LIBRARY_IMPL(leakyrelu_ext, ADInplaceOrView, m) {
-  m.impl("bias_leaky_relu_", TORCH_FN(bias_leaky_relu_version_));
-  m.impl("bias_leaky_relu_forward_", TORCH_FN(bias_leaky_relu_forward_version_));
+  m.impl("bias_leaky_relu_", TORCH_FN(Unpacked<bias_leaky_relu_version_>::call));
+  m.impl("bias_leaky_relu_forward_", TORCH_FN(Unpacked<bias_leaky_relu_forward_version_>::call));
   m.impl("bias_leaky_relu_backward_", TORCH_FN(bias_leaky_relu_backward_version_));
 }
 

@@ -33,20 +33,20 @@ at::ScalarType opmath_type(at::ScalarType dtype) {
 }
 
 /// gain * leaky_relu(input + bias + residual), in opmath; and the sum.
-std::tuple<at::Tensor, at::Tensor> activated(
-    const Promoted& operands, const std::optional<at::Tensor>& bias, int64_t dim, const Family& family) {
+std::tuple<at::Tensor, at::Tensor> activated(const Promoted& operands, const FamilyArguments& arguments) {
+  const auto& bias = arguments.bias;
   const auto opmath = opmath_type(operands.input.scalar_type());
   at::Tensor sum = operands.input.to(opmath);
   if (bias.has_value()) {
     c10::SymDimVector shape(sum.dim(), 1);
-    shape[dim < 0 ? dim + sum.dim() : dim] = bias->sym_size(0);
+    shape[arguments.dim < 0 ? arguments.dim + sum.dim() : arguments.dim] = bias->sym_size(0);
     sum = sum.add(bias->to(opmath).view_symint(shape));
   }
   if (operands.residual.has_value()) {
     sum = sum.add(operands.residual->to(opmath));
   }
-  at::Tensor value = at::leaky_relu(sum, family.negative_slope);
-  return {family.gain == 1 ? value : value.mul(family.gain), sum};
+  at::Tensor value = at::leaky_relu(sum, arguments.negative_slope);
+  return {arguments.gain == 1 ? value : value.mul(arguments.gain), sum};
 }
 
 /// Clamped and dropped, and where a gradient passes.
@@ -70,80 +70,42 @@ std::tuple<at::Tensor, at::Tensor> clamped_and_dropped(at::Tensor value, const F
 
 } // namespace
 
-at::Tensor bias_leaky_relu(
-    const at::Tensor& input,
-    const std::optional<at::Tensor>& bias,
-    double negative_slope,
-    const std::optional<at::Tensor>& residual,
-    int64_t dim,
-    double gain,
-    std::optional<double> clamp,
-    double dropout_p) {
-  const Family family{negative_slope, gain, clamp, dropout_p};
-  check_family("bias_leaky_relu", input, bias, residual, dim, family);
-  const Promoted operands = promote(input, residual);
-  at::Tensor value = std::get<0>(activated(operands, bias, dim, family));
-  if (family.has_passed()) {
-    value = std::get<0>(clamped_and_dropped(std::move(value), family));
+at::Tensor bias_leaky_relu(const at::Tensor& input, const FamilyArguments& arguments) {
+  check_family("bias_leaky_relu", input, arguments);
+  const Promoted operands = promote(input, arguments.residual);
+  at::Tensor value = std::get<0>(activated(operands, arguments));
+  if (arguments.family().has_passed()) {
+    value = std::get<0>(clamped_and_dropped(std::move(value), arguments.family()));
   }
   return value.to(operands.input.scalar_type());
 }
 
-at::Tensor& bias_leaky_relu_(
-    at::Tensor& input,
-    const std::optional<at::Tensor>& bias,
-    double negative_slope,
-    const std::optional<at::Tensor>& residual,
-    int64_t dim,
-    double gain,
-    std::optional<double> clamp,
-    double dropout_p) {
-  const Family family{negative_slope, gain, clamp, dropout_p};
+at::Tensor& bias_leaky_relu_(at::Tensor& input, const FamilyArguments& arguments) {
   check_not_inference(input);
-  check_family("bias_leaky_relu_", input, bias, residual, dim, family);
-  check_holds(input, residual, "bias_leaky_relu_");
-  return input.copy_(
-      composite::bias_leaky_relu(input.clone(), bias, negative_slope, residual, dim, gain, clamp, dropout_p));
+  check_family("bias_leaky_relu_", input, arguments);
+  check_holds(input, arguments.residual, "bias_leaky_relu_");
+  return input.copy_(composite::bias_leaky_relu(input.clone(), arguments));
 }
 
-std::tuple<at::Tensor, at::Tensor> bias_leaky_relu_forward(
-    const at::Tensor& input,
-    const std::optional<at::Tensor>& bias,
-    double negative_slope,
-    const std::optional<at::Tensor>& residual,
-    int64_t dim,
-    double gain,
-    std::optional<double> clamp,
-    double dropout_p) {
-  const Family family{negative_slope, gain, clamp, dropout_p};
-  check_family("bias_leaky_relu_forward", input, bias, residual, dim, family);
-  const Promoted operands = promote(input, residual);
-  auto [value, sum] = activated(operands, bias, dim, family);
+std::tuple<at::Tensor, at::Tensor> bias_leaky_relu_forward(const at::Tensor& input, const FamilyArguments& arguments) {
+  check_family("bias_leaky_relu_forward", input, arguments);
+  const Promoted operands = promote(input, arguments.residual);
+  auto [value, sum] = activated(operands, arguments);
   const c10::SymDimVector strides = dense_sym_strides(operands.input);
   at::Tensor mask = pack_mask(sum.gt(0), strides);
-  if (family.has_passed()) {
-    auto [result, passed] = clamped_and_dropped(std::move(value), family);
+  if (arguments.family().has_passed()) {
+    auto [result, passed] = clamped_and_dropped(std::move(value), arguments.family());
     value = std::move(result);
     mask = at::cat({mask, pack_mask(passed, strides)});
   }
   return {value.to(operands.input.scalar_type()), std::move(mask)};
 }
 
-at::Tensor bias_leaky_relu_forward_(
-    at::Tensor& input,
-    const std::optional<at::Tensor>& bias,
-    double negative_slope,
-    const std::optional<at::Tensor>& residual,
-    int64_t dim,
-    double gain,
-    std::optional<double> clamp,
-    double dropout_p) {
-  const Family family{negative_slope, gain, clamp, dropout_p};
+at::Tensor bias_leaky_relu_forward_(at::Tensor& input, const FamilyArguments& arguments) {
   check_not_inference(input);
-  check_family("bias_leaky_relu_forward_", input, bias, residual, dim, family);
-  check_holds(input, residual, "bias_leaky_relu_forward_");
-  auto [output, mask] =
-      composite::bias_leaky_relu_forward(input.clone(), bias, negative_slope, residual, dim, gain, clamp, dropout_p);
+  check_family("bias_leaky_relu_forward_", input, arguments);
+  check_holds(input, arguments.residual, "bias_leaky_relu_forward_");
+  auto [output, mask] = composite::bias_leaky_relu_forward(input.clone(), arguments);
   input.copy_(output);
   return mask;
 }
@@ -221,48 +183,29 @@ std::optional<at::Tensor> plain_value(const std::optional<at::Tensor>& tensor) {
   return tensor.has_value() ? std::make_optional(leakyrelu_ext::plain_value(*tensor)) : std::nullopt;
 }
 
-at::Tensor& bias_leaky_relu_functionalized_(
-    at::Tensor& input,
-    const std::optional<at::Tensor>& bias,
-    double negative_slope,
-    const std::optional<at::Tensor>& residual,
-    int64_t dim,
-    double gain,
-    std::optional<double> clamp,
-    double dropout_p) {
-  check_holds(input, residual, "bias_leaky_relu_");
-  const auto bias_value = plain_value(bias), residual_value = plain_value(residual);
+at::Tensor& bias_leaky_relu_functionalized_(at::Tensor& input, const FamilyArguments& arguments) {
+  check_holds(input, arguments.residual, "bias_leaky_relu_");
+  const auto bias = plain_value(arguments.bias), residual = plain_value(arguments.residual);
+  const FamilyArguments plain = arguments.with(bias, residual);
   if (!functionalization::isFunctionalTensor(input)) {
     at::AutoDispatchSkipFunctionalize guard;
-    return ops::bias_leaky_relu_().call(input, bias_value, negative_slope, residual_value, dim, gain, clamp, dropout_p);
+    return plain.call(ops::bias_leaky_relu_(), input);
   }
-  replace_value(input, [&](const at::Tensor& value) {
-    return std::make_tuple(
-        ops::bias_leaky_relu().call(value, bias_value, negative_slope, residual_value, dim, gain, clamp, dropout_p));
-  });
+  replace_value(
+      input, [&](const at::Tensor& value) { return std::make_tuple(plain.call(ops::bias_leaky_relu(), value)); });
   return input;
 }
 
-at::Tensor bias_leaky_relu_forward_functionalized_(
-    at::Tensor& input,
-    const std::optional<at::Tensor>& bias,
-    double negative_slope,
-    const std::optional<at::Tensor>& residual,
-    int64_t dim,
-    double gain,
-    std::optional<double> clamp,
-    double dropout_p) {
-  check_holds(input, residual, "bias_leaky_relu_forward_");
-  const auto bias_value = plain_value(bias), residual_value = plain_value(residual);
+at::Tensor bias_leaky_relu_forward_functionalized_(at::Tensor& input, const FamilyArguments& arguments) {
+  check_holds(input, arguments.residual, "bias_leaky_relu_forward_");
+  const auto bias = plain_value(arguments.bias), residual = plain_value(arguments.residual);
+  const FamilyArguments plain = arguments.with(bias, residual);
   if (!functionalization::isFunctionalTensor(input)) {
     at::AutoDispatchSkipFunctionalize guard;
-    return ops::bias_leaky_relu_forward_().call(
-        input, bias_value, negative_slope, residual_value, dim, gain, clamp, dropout_p);
+    return plain.call(ops::bias_leaky_relu_forward_(), input);
   }
-  const auto results = replace_value(input, [&](const at::Tensor& value) {
-    return ops::bias_leaky_relu_forward().call(
-        value, bias_value, negative_slope, residual_value, dim, gain, clamp, dropout_p);
-  });
+  const auto results =
+      replace_value(input, [&](const at::Tensor& value) { return plain.call(ops::bias_leaky_relu_forward(), value); });
   return functionalization::to_functional_tensor(std::get<1>(results));
 }
 
@@ -290,27 +233,19 @@ at::Tensor bias_leaky_relu_backward_functionalized_(
 
 /// Within vmap, also where no tensor is batched: its rules for random numbers are in PyTorch's own ops.
 template <const auto& (*op)(), auto composite, typename Input, typename Result>
-Result in_vmap(
-    Input input,
-    const std::optional<at::Tensor>& bias,
-    double negative_slope,
-    const std::optional<at::Tensor>& residual,
-    int64_t dim,
-    double gain,
-    std::optional<double> clamp,
-    double dropout_p) {
-  if (dropout_p > 0) {
-    return composite(input, bias, negative_slope, residual, dim, gain, clamp, dropout_p);
+Result in_vmap(Input input, const FamilyArguments& arguments) {
+  if (arguments.dropout_p > 0) {
+    return composite(input, arguments);
   }
   const c10::impl::ExcludeDispatchKeyGuard guard(c10::DispatchKey::FuncTorchVmapMode);
-  return op().call(input, bias, negative_slope, residual, dim, gain, clamp, dropout_p);
+  return arguments.call(op(), input);
 }
 
 void register_composites(torch::Library& m) {
-  m.impl("bias_leaky_relu", TORCH_FN(composite::bias_leaky_relu));
-  m.impl("bias_leaky_relu_", TORCH_FN(composite::bias_leaky_relu_));
-  m.impl("bias_leaky_relu_forward", TORCH_FN(composite::bias_leaky_relu_forward));
-  m.impl("bias_leaky_relu_forward_", TORCH_FN(composite::bias_leaky_relu_forward_));
+  m.impl("bias_leaky_relu", TORCH_FN(Unpacked<composite::bias_leaky_relu>::call));
+  m.impl("bias_leaky_relu_", TORCH_FN(Unpacked<composite::bias_leaky_relu_>::call));
+  m.impl("bias_leaky_relu_forward", TORCH_FN(Unpacked<composite::bias_leaky_relu_forward>::call));
+  m.impl("bias_leaky_relu_forward_", TORCH_FN(Unpacked<composite::bias_leaky_relu_forward_>::call));
   m.impl("bias_leaky_relu_backward", TORCH_FN(composite::bias_leaky_relu_backward));
   m.impl("bias_leaky_relu_backward_", TORCH_FN(bias_leaky_relu_backward_by_aten_));
 }
@@ -329,27 +264,33 @@ TORCH_LIBRARY_IMPL(leakyrelu_ext, FuncTorchVmapMode, m) {
   using Both = std::tuple<at::Tensor, at::Tensor>;
   m.impl(
       "bias_leaky_relu",
-      TORCH_FN((in_vmap<ops::bias_leaky_relu, composite::bias_leaky_relu, const at::Tensor&, at::Tensor>)));
+      TORCH_FN(
+          (Unpacked<in_vmap<ops::bias_leaky_relu, composite::bias_leaky_relu, const at::Tensor&, at::Tensor>>::call)));
   m.impl(
       "bias_leaky_relu_",
-      TORCH_FN((in_vmap<ops::bias_leaky_relu_, composite::bias_leaky_relu_, at::Tensor&, at::Tensor&>)));
+      TORCH_FN(
+          (Unpacked<in_vmap<ops::bias_leaky_relu_, composite::bias_leaky_relu_, at::Tensor&, at::Tensor&>>::call)));
   m.impl(
       "bias_leaky_relu_forward",
-      TORCH_FN((in_vmap<ops::bias_leaky_relu_forward, composite::bias_leaky_relu_forward, const at::Tensor&, Both>)));
+      TORCH_FN((
+          Unpacked<in_vmap<ops::bias_leaky_relu_forward, composite::bias_leaky_relu_forward, const at::Tensor&, Both>>::
+              call)));
   m.impl(
       "bias_leaky_relu_forward_",
-      TORCH_FN((in_vmap<ops::bias_leaky_relu_forward_, composite::bias_leaky_relu_forward_, at::Tensor&, at::Tensor>)));
+      TORCH_FN(
+          (Unpacked<in_vmap<
+               ops::bias_leaky_relu_forward_, composite::bias_leaky_relu_forward_, at::Tensor&, at::Tensor>>::call)));
 }
 
 // As leaky_relu_forward_ in composite.cpp: the op writes one tensor and returns another.
 TORCH_LIBRARY_IMPL(leakyrelu_ext, Negative, m) {
-  m.impl("bias_leaky_relu_forward_", TORCH_FN(composite::bias_leaky_relu_forward_));
+  m.impl("bias_leaky_relu_forward_", TORCH_FN(Unpacked<composite::bias_leaky_relu_forward_>::call));
   m.impl("bias_leaky_relu_backward_", TORCH_FN(bias_leaky_relu_backward_by_aten_));
 }
 
 TORCH_LIBRARY_IMPL(leakyrelu_ext, Functionalize, m) {
-  m.impl("bias_leaky_relu_", TORCH_FN(bias_leaky_relu_functionalized_));
-  m.impl("bias_leaky_relu_forward_", TORCH_FN(bias_leaky_relu_forward_functionalized_));
+  m.impl("bias_leaky_relu_", TORCH_FN(Unpacked<bias_leaky_relu_functionalized_>::call));
+  m.impl("bias_leaky_relu_forward_", TORCH_FN(Unpacked<bias_leaky_relu_forward_functionalized_>::call));
   m.impl("bias_leaky_relu_backward_", TORCH_FN(bias_leaky_relu_backward_functionalized_));
 }
 

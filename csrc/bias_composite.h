@@ -4,50 +4,19 @@
 #include <ATen/core/Tensor.h>
 
 #include <array>
-#include <optional>
 #include <tuple>
+
+#include "family_arguments.h"
 
 namespace leakyrelu_ext::composite {
 
-at::Tensor bias_leaky_relu(
-    const at::Tensor& input,
-    const std::optional<at::Tensor>& bias,
-    double negative_slope,
-    const std::optional<at::Tensor>& residual,
-    int64_t dim,
-    double gain,
-    std::optional<double> clamp,
-    double dropout_p);
+at::Tensor bias_leaky_relu(const at::Tensor& input, const FamilyArguments& arguments);
 
-at::Tensor& bias_leaky_relu_(
-    at::Tensor& input,
-    const std::optional<at::Tensor>& bias,
-    double negative_slope,
-    const std::optional<at::Tensor>& residual,
-    int64_t dim,
-    double gain,
-    std::optional<double> clamp,
-    double dropout_p);
+at::Tensor& bias_leaky_relu_(at::Tensor& input, const FamilyArguments& arguments);
 
-std::tuple<at::Tensor, at::Tensor> bias_leaky_relu_forward(
-    const at::Tensor& input,
-    const std::optional<at::Tensor>& bias,
-    double negative_slope,
-    const std::optional<at::Tensor>& residual,
-    int64_t dim,
-    double gain,
-    std::optional<double> clamp,
-    double dropout_p);
+std::tuple<at::Tensor, at::Tensor> bias_leaky_relu_forward(const at::Tensor& input, const FamilyArguments& arguments);
 
-at::Tensor bias_leaky_relu_forward_(
-    at::Tensor& input,
-    const std::optional<at::Tensor>& bias,
-    double negative_slope,
-    const std::optional<at::Tensor>& residual,
-    int64_t dim,
-    double gain,
-    std::optional<double> clamp,
-    double dropout_p);
+at::Tensor bias_leaky_relu_forward_(at::Tensor& input, const FamilyArguments& arguments);
 
 std::tuple<at::Tensor, at::Tensor> bias_leaky_relu_backward(
     const at::Tensor& grad_output,

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "activation.h"
-#include "family.h"
+#include "family_arguments.h"
 
 namespace leakyrelu_ext {
 
@@ -90,13 +90,8 @@ inline void check_bias_dtype(at::ScalarType dtype, const char* op) {
 }
 
 /// What bias_leaky_relu and its kin refuse.
-inline void check_family(
-    const char* op,
-    const at::Tensor& input,
-    const std::optional<at::Tensor>& bias,
-    const std::optional<at::Tensor>& residual,
-    int64_t dim,
-    const Family& family) {
+inline void check_family(const char* op, const at::Tensor& input, const FamilyArguments& arguments) {
+  const auto& [bias, negative_slope, residual, dim, gain, clamp, dropout_p] = arguments;
   const auto check_tensor = [&](const at::Tensor& tensor, const char* argument) {
     const auto dtype = tensor.scalar_type();
     TORCH_CHECK_NOT_IMPLEMENTED(
@@ -126,13 +121,11 @@ inline void check_family(
   }
   check_slope(
       residual.has_value() ? c10::promoteTypes(input.scalar_type(), residual->scalar_type()) : input.scalar_type(),
-      family.negative_slope);
+      negative_slope);
   TORCH_CHECK_VALUE(
-      !family.clamp.has_value() || *family.clamp >= 0, op, "(): argument 'clamp' must be at least 0, or None, got ",
-      *family.clamp);
+      !clamp.has_value() || *clamp >= 0, op, "(): argument 'clamp' must be at least 0, or None, got ", *clamp);
   TORCH_CHECK_VALUE(
-      family.dropout_p >= 0 && family.dropout_p <= 1, op, "(): argument 'dropout_p' must be from 0 to 1, got ",
-      family.dropout_p);
+      dropout_p >= 0 && dropout_p <= 1, op, "(): argument 'dropout_p' must be from 0 to 1, got ", dropout_p);
 }
 
 /// In place, input must hold what the addition gives.
@@ -161,17 +154,13 @@ inline void check_not_overlapping(const at::Tensor& input, const char* op) {
       "single memory location. Please clone() the tensor before performing the operation.");
 }
 
-inline void check_layouts(
-    const at::Tensor& input,
-    const std::optional<at::Tensor>& bias,
-    const std::optional<at::Tensor>& residual,
-    const char* op) {
+inline void check_layouts(const at::Tensor& input, const FamilyArguments& arguments, const char* op) {
   check_layout(input, op);
-  if (bias.has_value()) {
-    check_layout(*bias, op, "bias");
+  if (arguments.bias.has_value()) {
+    check_layout(*arguments.bias, op, "bias");
   }
-  if (residual.has_value()) {
-    check_layout(*residual, op, "residual");
+  if (arguments.residual.has_value()) {
+    check_layout(*arguments.residual, op, "residual");
   }
 }
 

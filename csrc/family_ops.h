@@ -16,7 +16,7 @@
 #include "checks.h"
 #include "dense.h"
 #include "device_ops.h"
-#include "family.h"
+#include "family_arguments.h"
 #include "promote.h"
 #include "stats.h"
 
@@ -68,69 +68,34 @@ inline Channels channels_of(const at::Tensor& tensor, at::IntArrayRef dense_stri
 
 template <class Backend>
 struct FamilyOps {
-  static at::Tensor bias_leaky_relu(
-      const at::Tensor& input,
-      const std::optional<at::Tensor>& bias,
-      double negative_slope,
-      const std::optional<at::Tensor>& residual,
-      int64_t dim,
-      double gain,
-      std::optional<double> clamp,
-      double dropout_p) {
-    const Family family{negative_slope, gain, clamp, dropout_p};
-    check_family("bias_leaky_relu", input, bias, residual, dim, family);
-    const Promoted operands = promote(input, residual);
+  static at::Tensor bias_leaky_relu(const at::Tensor& input, const FamilyArguments& arguments) {
+    check_family("bias_leaky_relu", input, arguments);
+    const Promoted operands = promote(input, arguments.residual);
     const at::Tensor output = empty_like(operands.input);
-    run_forward(operands, bias, dim, family, output, nullptr);
+    run_forward(operands, arguments, output, nullptr);
     return output;
   }
 
-  static at::Tensor& bias_leaky_relu_(
-      at::Tensor& input,
-      const std::optional<at::Tensor>& bias,
-      double negative_slope,
-      const std::optional<at::Tensor>& residual,
-      int64_t dim,
-      double gain,
-      std::optional<double> clamp,
-      double dropout_p) {
-    const Family family{negative_slope, gain, clamp, dropout_p};
-    check_family("bias_leaky_relu_", input, bias, residual, dim, family);
-    run_forward_("bias_leaky_relu_", input, bias, residual, dim, family, nullptr);
+  static at::Tensor& bias_leaky_relu_(at::Tensor& input, const FamilyArguments& arguments) {
+    check_family("bias_leaky_relu_", input, arguments);
+    run_forward_("bias_leaky_relu_", input, arguments, nullptr);
     return input;
   }
 
   static std::tuple<at::Tensor, at::Tensor> bias_leaky_relu_forward(
-      const at::Tensor& input,
-      const std::optional<at::Tensor>& bias,
-      double negative_slope,
-      const std::optional<at::Tensor>& residual,
-      int64_t dim,
-      double gain,
-      std::optional<double> clamp,
-      double dropout_p) {
-    const Family family{negative_slope, gain, clamp, dropout_p};
-    check_family("bias_leaky_relu_forward", input, bias, residual, dim, family);
-    const Promoted operands = promote(input, residual);
+      const at::Tensor& input, const FamilyArguments& arguments) {
+    check_family("bias_leaky_relu_forward", input, arguments);
+    const Promoted operands = promote(input, arguments.residual);
     at::Tensor output = empty_like(operands.input);
-    at::Tensor mask = empty_mask(input, family);
-    run_forward(operands, bias, dim, family, output, &mask);
+    at::Tensor mask = empty_mask(input, arguments.family());
+    run_forward(operands, arguments, output, &mask);
     return {std::move(output), std::move(mask)};
   }
 
-  static at::Tensor bias_leaky_relu_forward_(
-      at::Tensor& input,
-      const std::optional<at::Tensor>& bias,
-      double negative_slope,
-      const std::optional<at::Tensor>& residual,
-      int64_t dim,
-      double gain,
-      std::optional<double> clamp,
-      double dropout_p) {
-    const Family family{negative_slope, gain, clamp, dropout_p};
-    check_family("bias_leaky_relu_forward_", input, bias, residual, dim, family);
-    at::Tensor mask = empty_mask(input, family);
-    run_forward_("bias_leaky_relu_forward_", input, bias, residual, dim, family, &mask);
+  static at::Tensor bias_leaky_relu_forward_(at::Tensor& input, const FamilyArguments& arguments) {
+    check_family("bias_leaky_relu_forward_", input, arguments);
+    at::Tensor mask = empty_mask(input, arguments.family());
+    run_forward_("bias_leaky_relu_forward_", input, arguments, &mask);
     return mask;
   }
 
@@ -183,10 +148,10 @@ struct FamilyOps {
   }
 
   static void register_kernels(torch::Library& m) {
-    m.impl("bias_leaky_relu", TORCH_FN(bias_leaky_relu));
-    m.impl("bias_leaky_relu_", TORCH_FN(bias_leaky_relu_));
-    m.impl("bias_leaky_relu_forward", TORCH_FN(bias_leaky_relu_forward));
-    m.impl("bias_leaky_relu_forward_", TORCH_FN(bias_leaky_relu_forward_));
+    m.impl("bias_leaky_relu", TORCH_FN(Unpacked<bias_leaky_relu>::call));
+    m.impl("bias_leaky_relu_", TORCH_FN(Unpacked<bias_leaky_relu_>::call));
+    m.impl("bias_leaky_relu_forward", TORCH_FN(Unpacked<bias_leaky_relu_forward>::call));
+    m.impl("bias_leaky_relu_forward_", TORCH_FN(Unpacked<bias_leaky_relu_forward_>::call));
     m.impl("bias_leaky_relu_backward", TORCH_FN(bias_leaky_relu_backward));
     m.impl("bias_leaky_relu_backward_", TORCH_FN(bias_leaky_relu_backward_));
   }
@@ -202,49 +167,38 @@ struct FamilyOps {
   }
 
   static void run_forward(
-      const Promoted& operands,
-      const std::optional<at::Tensor>& bias,
-      int64_t dim,
-      const Family& family,
-      const at::Tensor& output,
-      const at::Tensor* mask) {
+      const Promoted& operands, const FamilyArguments& arguments, const at::Tensor& output, const at::Tensor* mask) {
     const auto& [input, residual] = operands;
     if (input.numel() == 0) {
       return;
     }
     at::Tensor bias_values, residual_values;
     Channels channels;
-    if (bias.has_value()) {
-      bias_values = bias->to(c10::promoteTypes(input.scalar_type(), at::kFloat)).contiguous();
-      channels = channels_of(output, dense_strides(output), dim);
+    if (arguments.bias.has_value()) {
+      bias_values = arguments.bias->to(c10::promoteTypes(input.scalar_type(), at::kFloat)).contiguous();
+      channels = channels_of(output, dense_strides(output), arguments.dim);
     }
     if (residual.has_value()) {
       residual_values = residual->expand(input.sizes());
     }
     Backend::family_forward(
-        {input, bias.has_value() ? &bias_values : nullptr, residual.has_value() ? &residual_values : nullptr, output,
-         mask, channels, family});
+        {input, arguments.bias.has_value() ? &bias_values : nullptr, residual.has_value() ? &residual_values : nullptr,
+         output, mask, channels, arguments.family()});
   }
 
   static void run_forward_(
-      const char* op,
-      const at::Tensor& input,
-      const std::optional<at::Tensor>& bias,
-      const std::optional<at::Tensor>& residual,
-      int64_t dim,
-      const Family& family,
-      const at::Tensor* mask) {
+      const char* op, const at::Tensor& input, const FamilyArguments& arguments, const at::Tensor* mask) {
     check_not_overlapping(input, op);
-    check_holds(input, residual, op);
-    const Promoted operands = promote(input, residual);
+    check_holds(input, arguments.residual, op);
+    const Promoted operands = promote(input, arguments.residual);
     // Another tensor that shares this memory would be overwritten before it is read.
-    const bool shared =
-        (bias.has_value() && bias->is_alias_of(input)) || (residual.has_value() && residual->is_alias_of(input));
+    const bool shared = (arguments.bias.has_value() && arguments.bias->is_alias_of(input)) ||
+        (arguments.residual.has_value() && arguments.residual->is_alias_of(input));
     if (input.is_non_overlapping_and_dense() && !shared) {
-      run_forward(operands, bias, dim, family, input, mask);
+      run_forward(operands, arguments, input, mask);
     } else {
       const at::Tensor output = empty_like(input);
-      run_forward(operands, bias, dim, family, output, mask);
+      run_forward(operands, arguments, output, mask);
       input.copy_(output);
     }
   }

@@ -112,19 +112,16 @@ PyObject* run_family(PyObject* args, PyObject* kwargs, bool inplace) {
   at::Tensor output;
   {
     pybind11::gil_scoped_release no_gil;
+    const FamilyArguments arguments{bias, negative_slope, residual, dim, gain, clamp, dropout_p};
     const bool aten =
         wants_aten(input) || (bias.has_value() && wants_aten(*bias)) || (residual.has_value() && wants_aten(*residual));
     if (!aten) {
-      check_layouts(input, bias, residual, inplace ? "bias_leaky_relu_" : "bias_leaky_relu");
+      check_layouts(input, arguments, inplace ? "bias_leaky_relu_" : "bias_leaky_relu");
     }
-    if (inplace && aten) {
-      output = composite::bias_leaky_relu_(input, bias, negative_slope, residual, dim, gain, clamp, dropout_p);
-    } else if (inplace) {
-      output = ops::bias_leaky_relu_().call(input, bias, negative_slope, residual, dim, gain, clamp, dropout_p);
-    } else if (aten) {
-      output = composite::bias_leaky_relu(input, bias, negative_slope, residual, dim, gain, clamp, dropout_p);
+    if (inplace) {
+      output = aten ? composite::bias_leaky_relu_(input, arguments) : arguments.call(ops::bias_leaky_relu_(), input);
     } else {
-      output = ops::bias_leaky_relu().call(input, bias, negative_slope, residual, dim, gain, clamp, dropout_p);
+      output = aten ? composite::bias_leaky_relu(input, arguments) : arguments.call(ops::bias_leaky_relu(), input);
     }
   }
   return THPVariable_Wrap(std::move(output));
