@@ -40,12 +40,13 @@ struct FamilyArguments {
   }
 };
 
-/// A function of (input, arguments), or (keys, input, arguments), as the dispatcher calls it.
-template <auto function>
+/// A function of (input, arguments), or (keys, input, arguments), as the dispatcher calls it. (Signature is a parameter for nvcc,
+/// which takes specialisations by the function's type alone for the same one.)
+template <auto function, typename Signature = decltype(function)>
 struct Unpacked;
 
-template <typename Result, typename Input, Result (*function)(Input, const FamilyArguments&)>
-struct Unpacked<function> {
+template <auto function, typename Result, typename Input>
+struct Unpacked<function, Result (*)(Input, const FamilyArguments&)> {
   static Result call(
       Input input,
       const std::optional<at::Tensor>& bias,
@@ -59,8 +60,8 @@ struct Unpacked<function> {
   }
 };
 
-template <typename Result, typename Input, Result (*function)(c10::DispatchKeySet, Input, const FamilyArguments&)>
-struct Unpacked<function> {
+template <auto function, typename Result, typename Input>
+struct Unpacked<function, Result (*)(c10::DispatchKeySet, Input, const FamilyArguments&)> {
   static Result call(
       c10::DispatchKeySet keys,
       Input input,
