@@ -120,7 +120,7 @@ struct FamilyCudaBackend {
   static cuda::Fused<T> parts_of(const Family& family, const at::Tensor* mask, int64_t numel) {
     cuda::Fused<T> parts{};
     parts.family = family_as<T>(family);
-    // Whatever a caller says of clamp and dropout: no kernel reads what the mask does not have.
+    // By the mask itself: no kernel reads what it does not have.
     parts.passed_plane = mask != nullptr && mask->numel() > mask_bytes(numel) ? mask_bytes(numel) : 0;
     return parts;
   }
