@@ -20,16 +20,13 @@ HERE = Path(__file__).parent
 # Name: file of csrc, what stands there, what comes instead, what the failure says.
 FAULTS = {
     "one element too many": ("kernels.cuh", "if (whole || element(b, c) < count) {\n          chunks", "if (whole || element(b, c) <= count) {\n          chunks", "out of bounds"),
-    "no bounds of the mask": ("kernels.cuh", "if (whole || byte * kMaskBits < count) {\n            mask", "if (true) {\n            mask", "out of bounds"),
     "bits in another order": ("kernels.cuh", "1u << (c * chunk + j)", "1u << (c * chunk + chunk - 1 - j)", "AssertionError"),
     "shuffles in a part of the warp only": ("kernels.cuh", "  const int lane = threadIdx.x % kRow;", "  const int lane = threadIdx.x % kRow;\n  if (static_cast<int>(threadIdx.x) >= count) {\n    return;\n  }", "same shuffle"),
     "16 bytes at any address": ("launch.cuh", "% kAccessBytes == 0", "% kAccessBytes < 16", "misaligned"),
     "block numbers of 32 bits": ("kernels.cuh", "static_cast<int64_t>(blockIdx.x) * kTile<T>", "static_cast<int>(blockIdx.x * kTile<T>)", "out of bounds"),
-    "a divisor's multiplier too small": ("order.cuh", "/ divisor + 1);", "/ divisor);", "AssertionError|out of bounds"),
     "a guard for another device": ("leaky_relu.cu", "CUDAGuard guard(input.device())", "CUDAGuard guard(c10::Device(at::kCUDA, 0))", "without a guard"),
     "errors unheeded": ("leaky_relu.cu", "C10_CUDA_CHECK(run(memory, slope_as<T>(negative_slope), c10::cuda::getCurrentCUDAStream()))", "(void)run(memory, slope_as<T>(negative_slope), c10::cuda::getCurrentCUDAStream())", "DID NOT RAISE|bytes of"),
     "no channel after the last": ("fused.cuh", "channel = channel + 1 == order.count ? 0 : channel + 1", "channel = channel + 1", "out of bounds"),
-    "a residual from the tile's begin on": ("fused.cuh", "(parts.residual + element)", "(parts.residual + element % 1024)", "AssertionError|bytes of residual"),
     "clamped and dropped elements pass": ("kernels.cuh", "planes > 1 && activated.passed ? bit : 0", "planes > 1 ? bit : 0", "AssertionError"),
     "no barrier between the sums of a block": ("grad_bias.cuh", "    __syncthreads();\n  }\n  if (active", "  }\n  if (active", "without a barrier"),
     "the last split left out": ("grad_bias.cuh", "result.splits = ceil_div(result.items, result.split)", "result.splits = std::max<int64_t>(1, result.items / result.split)", "bytes of"),
