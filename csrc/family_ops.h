@@ -175,11 +175,14 @@ struct FamilyOps {
     at::Tensor bias_values, residual_values;
     Channels channels;
     if (arguments.bias.has_value()) {
-      bias_values = arguments.bias->to(c10::promoteTypes(input.scalar_type(), at::kFloat)).contiguous();
+      // Asked first: for a small tensor every call of the dispatcher counts.
+      const auto opmath = c10::promoteTypes(input.scalar_type(), at::kFloat);
+      bias_values = arguments.bias->scalar_type() == opmath ? *arguments.bias : arguments.bias->to(opmath);
+      bias_values = bias_values.contiguous();
       channels = channels_of(output, dense_strides(output), arguments.dim);
     }
     if (residual.has_value()) {
-      residual_values = residual->expand(input.sizes());
+      residual_values = residual->sizes() == input.sizes() ? *residual : residual->expand(input.sizes());
     }
     Backend::family_forward(
         {input, arguments.bias.has_value() ? &bias_values : nullptr, residual.has_value() ? &residual_values : nullptr,

@@ -6,6 +6,7 @@ Its masks are bool tensors of the input's shape, not packed bits: they never mee
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,22 +41,17 @@ def leaky_relu_backward(
 def check_family(
     op: str,
     input: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    dim: int,
-    clamp: float | None,
-    dropout_p: float,
-    inplace: bool,
-    negative_slope: float,
-    gain: float,
+    bias: Tensor | None = None,
+    negative_slope: float = 0.01,
+    residual: Tensor | None = None,
+    dim: int = 1,
+    gain: float = 1.0,
+    clamp: float | None = None,
+    dropout_p: float = 0.0,
 ) -> None:
-    """Refuses what the compiled ops refuse, in their words."""
-    numbers = {
-        "negative_slope": negative_slope,
-        "gain": gain,
-        "clamp": 0.0 if clamp is None else clamp,
-        "dropout_p": dropout_p,
-    }
+    """Refuses what the compiled ops refuse, in their words. ``op``: its name, which ends in ``_`` if it is in place."""
+    bound = 0.0 if clamp is None else clamp
+    numbers = {"negative_slope": negative_slope, "gain": gain, "clamp": bound, "dropout_p": dropout_p}
     if isinstance(dim, bool) or not isinstance(dim, (int, torch.SymInt)):
         raise TypeError(f"{op}(): argument 'dim' must be int, not {type(dim).__name__}")
     for name, tensor in (("input", input), ("bias", bias), ("residual", residual)):
@@ -86,7 +82,7 @@ def check_family(
             raise RuntimeError(
                 f"{op}(): argument 'residual' must broadcast to the shape of 'input' {tuple(input.shape)}, got {other}"
             )
-        if inplace and torch.promote_types(input.dtype, residual.dtype) != input.dtype:
+        if op.endswith("_") and torch.promote_types(input.dtype, residual.dtype) != input.dtype:
             raise RuntimeError(
                 f"{op}(): argument 'residual' of dtype {residual.dtype} makes results that 'input' of dtype {input.dtype} "
                 "cannot hold in place"
@@ -110,7 +106,7 @@ def bias_leaky_relu(
     clamp: float | None,
     dropout_p: float,
 ) -> Tensor:
-    check_family("bias_leaky_relu", input, bias, residual, dim, clamp, dropout_p, False, negative_slope, gain)
+    check_family("bias_leaky_relu", input, bias, negative_slope, residual, dim, gain, clamp, dropout_p)
     dtype = input.dtype if residual is None else torch.promote_types(input.dtype, residual.dtype)
     # As the kernels: float arithmetic for the 16-bit dtypes, rounded once at the end.
     opmath = torch.promote_types(dtype, torch.float32)
@@ -132,15 +128,6 @@ def bias_leaky_relu(
     return x.to(dtype)
 
 
-def bias_leaky_relu_(
-    input: Tensor,
-    bias: Tensor | None,
-    negative_slope: float,
-    residual: Tensor | None,
-    dim: int,
-    gain: float,
-    clamp: float | None,
-    dropout_p: float,
-) -> Tensor:
-    check_family("bias_leaky_relu_", input, bias, residual, dim, clamp, dropout_p, True, negative_slope, gain)
-    return input.copy_(bias_leaky_relu(input.clone(), bias, negative_slope, residual, dim, gain, clamp, dropout_p))
+def bias_leaky_relu_(input: Tensor, *arguments: Any) -> Tensor:
+    check_family("bias_leaky_relu_", input, *arguments)
+    return input.copy_(bias_leaky_relu(input.clone(), *arguments))

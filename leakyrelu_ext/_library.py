@@ -156,21 +156,18 @@ def _fake_leaky_relu_backward_(grad_output: Tensor, mask: Tensor, negative_slope
     _check_backward_arguments("leaky_relu_backward_", grad_output, mask)
 
 
-_OptionalTensor = Tensor | None
-
-
 def _fake_family(
     op: str,
     input: Tensor,
-    bias: _OptionalTensor = None,
+    bias: Tensor | None = None,
     negative_slope: float = 0.01,
-    residual: _OptionalTensor = None,
+    residual: Tensor | None = None,
     dim: int = 1,
     gain: float = 1.0,
     clamp: float | None = None,
     dropout_p: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    check_family(op, input, bias, residual, dim, clamp, dropout_p, op.endswith("_"), negative_slope, gain)
+    check_family(op, input, bias, negative_slope, residual, dim, gain, clamp, dropout_p)
     dtype = input.dtype if residual is None else torch.promote_types(input.dtype, residual.dtype)
     halves = 1 if clamp is None and dropout_p == 0 else 2
     return torch.empty_like(input, dtype=dtype), input.new_empty(((input.numel() + 7) // 8 * halves,), dtype=torch.uint8)

@@ -142,6 +142,12 @@ def streamed(function):
             return result
         del result
     raise AssertionError(f"no output was stored past the caches: {counts}")
+def not_streamed(function):
+    for _ in range(20):
+        result, counts = of_call(function)
+        assert counts["streaming_calls"] == 0
+    return result
+ops = torch.ops.leakyrelu_ext
 for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
     n = level3 // dtype.itemsize + 77  # an odd number of elements beyond the threshold
     x = torch.arange(n, dtype=torch.int32).remainder_(1000).sub_(500).to(dtype)
@@ -156,6 +162,24 @@ for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
     assert counts["streaming_calls"] == 0, (dtype, counts)
     assert torch.equal(x, y), dtype
     del x, y
+    # bias_leaky_relu: channels that are rows, and channels that repeat. Rows that end within a cache line are not streamed.
+    for shape in ((2, 8, n // 1024 + 1, 64), (2, 8, n // 1024 + 1, 72), (n // 40 + 1, 40)):
+        row = torch.Size(shape[2:]).numel() * dtype.itemsize
+        run = streamed if len(shape) == 2 or row % 64 == 0 else not_streamed
+        x = torch.arange(torch.Size(shape).numel(), dtype=torch.int32).remainder_(1000).sub_(500).view(shape).to(dtype)
+        bias = torch.arange(shape[1]).to(dtype)
+        sums = x + bias.view(-1, *[1] * (len(shape) - 2))
+        y, mask = run(lambda: ops.bias_leaky_relu_forward(x, bias, -0.25, None, 1, 2.0))
+        assert torch.equal(y, torch.where(sums > 0, sums, sums * -0.25) * 2), (dtype, shape)
+        del y
+        grad, grad_bias = run(
+            lambda: ops.bias_leaky_relu_backward(x, mask, -0.25, None, 2.0, 0.0, 1, torch.float64, [True, True])
+        )
+        expected = torch.where(sums > 0, x, x * -0.25) * 2
+        assert torch.equal(grad, expected), (dtype, shape)
+        expected = expected.double().sum([d for d in range(len(shape)) if d != 1])
+        assert torch.allclose(grad_bias, expected, rtol=1e-4, atol=1.0), (dtype, shape)
+        del grad, expected, x, sums, mask
 print(json.dumps("done"))
 """
 

@@ -24,28 +24,28 @@ using cpu::Stores;
 template <typename T>
 class Operand {
  public:
-  Operand(const at::Tensor& tensor, at::IntArrayRef dense_strides)
-      : data_(tensor.const_data_ptr<T>()),
-        direct_(same_order(tensor.sizes(), tensor.strides(), dense_strides)),
-        order_(tensor.sizes(), tensor.strides(), dense_strides) {}
+  Operand(const at::Tensor& tensor, at::IntArrayRef dense_strides) : data_(tensor.const_data_ptr<T>()) {
+    if (!same_order(tensor.sizes(), tensor.strides(), dense_strides)) {
+      order_.emplace(tensor.sizes(), tensor.strides(), dense_strides);
+    }
+  }
 
   bool direct() const {
-    return direct_;
+    return !order_.has_value();
   }
 
   /// [begin, begin + n) of them. scratch: kPiece elements, used unless direct().
   const T* piece(const cpu::Loops<T>& loops, int64_t begin, int64_t n, T* scratch) const {
-    if (direct_) {
+    if (direct()) {
       return data_ + begin;
     }
-    cpu::gather(loops, data_, order_, begin, n, scratch);
+    cpu::gather(loops, data_, *order_, begin, n, scratch);
     return scratch;
   }
 
  private:
   const T* data_;
-  bool direct_;
-  StridedOrder order_;
+  std::optional<StridedOrder> order_; // if not the dense one
 };
 
 /// The bits of the elements that dropout keeps.
