@@ -258,6 +258,7 @@ def test_any_number_of_threads(shape, layout):
         torch.set_num_threads(threads)
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("shape", [(2**22, 1), (2**20, 4), (1, 2, 2**21), (2**10, 2, 2049)])
 def test_a_bias_gradient_of_many_elements_stays_accurate(shape):
     """Float sums of so many equal terms would be off by 1e-4 and more."""
