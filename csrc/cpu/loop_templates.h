@@ -261,6 +261,9 @@ void family_forward_loop(
   }
 }
 
+/// Registers that sums are kept in: an addition takes as long as four can be begun, and four short sums round less than a long one.
+constexpr int kSums = 4;
+
 template <class Lanes, PerChannel sums, bool with_passed>
 void family_backward_loop(
     const FamilyBackwardRun<typename Lanes::scalar_t>& run,
@@ -273,7 +276,6 @@ void family_backward_loop(
   const FamilyBackwardRun<T> r = run;
   const typename Lanes::Slope slope(negative_slope);
   const Register gains = Lanes::broadcast(gain);
-  constexpr int kSums = 4; // an addition takes as long as four of them can be begun
   Register sum[kSums];
   for (auto& s : sum) {
     s = Lanes::broadcast(opmath(0));
@@ -327,14 +329,24 @@ void family_backward_loop(
 
 template <class Lanes>
 opmath_t<typename Lanes::scalar_t> sum_loop(const opmath_t<typename Lanes::scalar_t>* values, int64_t n) {
-  opmath_t<typename Lanes::scalar_t> total = 0;
+  using opmath = opmath_t<typename Lanes::scalar_t>;
+  opmath total = 0;
   int64_t i = 0;
   if (n >= Lanes::width) {
-    auto sums = Lanes::load_opmath(values);
-    for (i = Lanes::width; i + Lanes::width <= n; i += Lanes::width) {
-      sums = Lanes::add(sums, Lanes::load_opmath(values + i));
+    typename Lanes::Register sum[kSums];
+    for (auto& s : sum) {
+      s = Lanes::broadcast(opmath(0));
     }
-    total = Lanes::sum(sums);
+    for (; i + kSums * Lanes::width <= n; i += kSums * Lanes::width) {
+#pragma GCC unroll 4
+      for (int s = 0; s < kSums; ++s) {
+        sum[s] = Lanes::add(sum[s], Lanes::load_opmath(values + i + s * Lanes::width));
+      }
+    }
+    for (; i + Lanes::width <= n; i += Lanes::width) {
+      sum[0] = Lanes::add(sum[0], Lanes::load_opmath(values + i));
+    }
+    total = Lanes::sum(Lanes::add(Lanes::add(sum[0], sum[1]), Lanes::add(sum[2], sum[3])));
   }
   for (; i < n; ++i) {
     total += values[i];
