@@ -90,7 +90,7 @@ neon-check: $(VENV)/.torch
 	qemu-aarch64 build/check_neon
 
 clean:
-	rm -rf $(VENV) $(CUDA_VENV) build dist cuda-build.log fallback.log *.egg-info leakyrelu_ext/_built_with.py leakyrelu_ext/*.so
+	rm -rf $(VENV) $(CUDA_VENV) build dist cuda-build.log beside.log *.egg-info leakyrelu_ext/_built_with.py leakyrelu_ext/*.so
 
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)
