@@ -12,10 +12,18 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 BUILD_INPUTS := setup.py pyproject.toml $(shell find csrc -type f)
 CPP_FILES := $(shell find csrc tests -name "*.cpp" -o -name "*.h" -o -name "*.cu" -o -name "*.cuh") $(wildcard .ci/*.cpp)
 
-.PHONY: bench test test-slow test-fallback compatibility lint format cuda-check gpu-check neon-check clean
+.PHONY: bench results test test-slow test-fallback compatibility lint format cuda-check gpu-check neon-check clean
 
 bench: $(VENV)/.installed
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench ops
+
+# Everything anew, for publishing, and README's tables and picture from it. An hour, in which nothing else may run.
+SUITES := ops fused compile models memory
+results: $(VENV)/.installed
+	$(BIN)/pip install $(PIP_FLAGS) jax
+	for suite in $(SUITES); do LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench $$suite --full \
+		--json docs/results/$$suite.json --force || exit 1; done
+	$(BIN)/leakyrelu-bench report $(SUITES:%=docs/results/%.json) --png docs/results --readme README.md --force
 
 # REQUIRE_NATIVE: a library that does not load must fail the tests, not send them through the built-in.
 test: $(VENV)/.installed

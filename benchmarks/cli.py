@@ -5,17 +5,32 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 import leakyrelu_ext
 
+from .budget import parse_bytes
+from .choice import NothingToDoError
+from .inputs import DTYPES
+from .results import ResultsError, load, refuse_to_overwrite
+
 T = TypeVar("T", int, float)
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+_EPILOG = """\
+exit status: 0 measured; 1 ours computed something else than the built-in, or compare found a regression;
+2 bad arguments or files; 130 interrupted (what was measured until then is shown and saved)
+
+examples:
+  leakyrelu-bench ops --quick                      is it worth it on this machine? (a minute)
+  leakyrelu-bench ops --only 2^20 --dtype bfloat16
+  leakyrelu-bench memory --budget 2GiB --only nnU-Net
+  leakyrelu-bench models --only GAN --json mine.json --html mine.html
+  leakyrelu-bench compare before.json after.json   what changed beyond the noise
+  leakyrelu-bench report *.json --html all.html    one page of several runs"""
 
 
 def _within(kind: Callable[[str], T], low: T, high: T) -> Callable[[str], T]:
@@ -36,235 +51,236 @@ def _device(text: str) -> torch.device:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
         raise argparse.ArgumentTypeError(f"must be cpu, cuda or cuda:N, got {text}")
+    if device.type == "cuda":
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise argparse.ArgumentTypeError(f"there is no device {device} here")
+        if not leakyrelu_ext.build_info()["cuda"]:
+            raise argparse.ArgumentTypeError(f"{device}: leakyrelu_ext was built without CUDA kernels")
     return device
+
+
+def _measuring(command: argparse.ArgumentParser, devices: bool) -> None:
+    """The options that all suites share."""
+    command.add_argument(
+        "--device",
+        type=_device if devices else _cpu,
+        default=torch.device("cpu"),
+        help="cpu, cuda or cuda:N; default: cpu" if devices else "cpu: this suite has no other",
+    )
+    command.add_argument("--threads", type=_within(int, 1, os.cpu_count() or 1), help="default: torch's own choice")
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--quick", action="store_true", help="fewer cases, less time on each")
+    how.add_argument("--full", action="store_true", help="more passes, more time on each: for figures to publish")
+    command.add_argument("--only", metavar="TEXT", default="", help="only cases with this in their names, as in the table")
+    command.add_argument("--seed", type=_within(int, 0, 2**63 - 1), default=0, help="of weights and noise; default: 0")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the results there, for compare and report")
+    command.add_argument("--html", type=Path, metavar="FILE", help="write them as a page that needs no network")
+    command.add_argument("--force", action="store_true", help="overwrite these files")
+
+
+def _timing(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--seconds", type=_within(float, 0.001, 3600.0), help="per case and mode, in all passes; default: by --quick, --full"
+    )
+    command.add_argument("--no-compile", action="store_true", help="leave out torch.compile, and the wait for it")
+
+
+def _amount(text: str) -> int:
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _cpu(text: str) -> torch.device:
+    if text != "cpu":
+        raise argparse.ArgumentTypeError(f"this suite runs on cpu only, got {text}")
+    return torch.device("cpu")
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="leakyrelu-bench",
-        description="leakyrelu_ext against PyTorch's own Leaky ReLU, side by side in one process.",
-    )
-    commands = top.add_subparsers(dest="command", required=True)
-    ops = commands.add_parser(
-        "ops",
-        help="time forward, backward and both over real activations, layouts and sizes 2^6 … 2^26",
-        description=(
-            "Times the built-in and ours in turn and prints medians. First it asserts, for every input, that both compute "
-            "the same bits; if not, it ends with exit status 1. A second table holds our kernels against a plain copy."
-        ),
-    )
-    ops.add_argument("--dtype", choices=DTYPES, action="append", help="repeatable; default: float32, bfloat16 and float16")
-    ops.add_argument(
-        "--device",
-        type=_device,
-        default="cpu",
-        help=(
-            "cpu, cuda or cuda:N; default: %(default)s. On CUDA: GPU time of single calls between events, the L2 cache "
-            "flushed before each"
-        ),
-    )
-    ops.add_argument("--threads", type=_within(int, 1, os.cpu_count() or 1), help="default: torch's own choice")
-    ops.add_argument("--seconds", type=_within(float, 0.001, 3600.0), default=0.7, help="per row; default: %(default)s")
-    ops.add_argument("--max-size", type=_within(int, 1, 2**40), help="leave out noise of more elements than this")
-    ops.add_argument("--only", metavar="TEXT", default="", help="only inputs with this in their names, as in the table")
-    compiled = commands.add_parser(
-        "compile",
-        help="time training steps of small nets, eager and under torch.compile",
-        description=(
-            "Times forward and backward of convolutional nets with and without normalisation or residuals, and of "
-            "perceptrons with and without dropout: eager and compiled, with the built-in, with ours (which compiles to the "
-            "built-in), "
-            "eager after leakyrelu_ext.convert(net, fuse=True), and compiled with ours kept as one op "
-            "(leakyrelu_ext.set_compile_target). Needs the C++ compiler that torch.compile needs."
-        ),
-    )
-    compiled.add_argument("--threads", type=_within(int, 1, os.cpu_count() or 1), help="default: torch's own choice")
-    compiled.add_argument("--seconds", type=_within(float, 0.001, 3600.0), default=4.0, help="per row; default: %(default)s")
-    fused = commands.add_parser(
-        "fused",
-        help="time bias_leaky_relu against the same composed from PyTorch's ops, eager and under torch.compile",
+        description="leakyrelu_ext against PyTorch's own Leaky ReLU and its other rivals, side by side in one process.",
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=(
-            "Times bias + Leaky ReLU + gain, with residual, clamp or dropout, forward and forward+backward, on shapes of\n"
-            "StyleGAN2, nnU-Net and perceptrons and on photographs' activations. All of a row take turns:\n"
-            "  eager      the plain line: F.leaky_relu(x + bias.view(-1, 1, 1), 0.2) * gain\n"
-            "  in place   the same, each op into the tensor before it wherever autograd allows that\n"
-            "  reference  StyleGAN's composition, restated (its rows only)\n"
-            "  compiled   torch.compile of the plain line (compiles two functions a case; needs a C++ compiler)\n"
-            "  ours       leakyrelu_ext.bias_leaky_relu(x, bias, 0.2, gain=gain)\n"
-            "First it asserts, for every row, that all give the same results: the same bits in float32 (compiled: up to\n"
-            "four roundings), in bfloat16 up to four roundings, under dropout the same scale and share;\n"
-            "gradients of bias up to the order of summation. If not, it ends with exit status 1."
-        ),
-        epilog="example: leakyrelu-bench fused --only StyleGAN2 --no-compile --seconds 1",
     )
-    fused.add_argument("--threads", type=_within(int, 1, os.cpu_count() or 1), help="default: torch's own choice")
-    fused.add_argument("--seconds", type=_within(float, 0.001, 3600.0), default=3.0, help="per row; default: %(default)s")
-    fused.add_argument("--only", metavar="TEXT", default="", help="only cases with this in their names, as in the table")
-    fused.add_argument("--no-compile", action="store_true", help="leave out torch.compile, and the wait for it")
-    for command in (ops, compiled, fused):
-        command.add_argument(
-            "--seed",
-            type=_within(int, 0, 2**63 - 1),
-            default=0,
-            help="of weights and noise; default: %(default)s",
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, help: str, description: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, help=help, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
         )
+
+    ops = add(
+        "ops",
+        "forward, in place, backward and both, over real activations, layouts, dtypes and sizes 2^6 … 2^26",
+        "Times the built-in (eager, in place, compiled), ours, and where installed JAX, ONNX Runtime and NumPy in turn.\n"
+        "First it asserts, for every input, that the built-in and ours compute the same bits; if not, it ends with exit\n"
+        "status 1. In the same rounds it times a copy and a triad: the roof that memory sets.\n\n"
+        "modes\n"
+        "  forward           the function, without grad\n"
+        "  in place          the same, overwriting its input\n"
+        "  backward op       the op alone, as autograd calls it\n"
+        "  backward          the module's backward through autograd, with a gradient that the caller keeps\n"
+        "  forward+backward  both, of the module\n"
+        "  owned backward    what the activation adds to the backward of a chain of ops, whose gradients nobody else holds\n"
+        "  chain             what it adds to forward and backward of such a chain, where it may overwrite its input\n\n"
+        "warm: outputs get memory that the process has used before; otherwise large ones cost page faults.\n"
+        "On CUDA: GPU time of single calls between events, the L2 cache flushed before each.",
+    )
+    _measuring(ops, devices=True)
+    _timing(ops)
+    ops.add_argument("--dtype", choices=DTYPES, action="append", help="repeatable; default: float32, bfloat16 and float16")
+    ops.add_argument("--max-size", type=_within(int, 1, 2**40), help="leave out noise of more elements than this")
+    ops.add_argument("--no-peers", action="store_true", help="leave out JAX, ONNX Runtime and NumPy")
+
+    fused = add(
+        "fused",
+        "bias_leaky_relu against the same composed from PyTorch's ops, eager and under torch.compile",
+        "Times bias + Leaky ReLU + gain, with residual, clamp or dropout, forward and forward+backward, on shapes of\n"
+        "StyleGAN2, nnU-Net and perceptrons and on photographs' activations. All of a row take turns:\n"
+        "  eager      the plain line: F.leaky_relu(x + bias.view(-1, 1, 1), 0.2) * gain\n"
+        "  in place   the same, each op into the tensor before it wherever autograd allows that\n"
+        "  reference  StyleGAN's composition, restated (its rows only)\n"
+        "  compiled   torch.compile of the plain line (compiles two functions a case; needs a C++ compiler)\n"
+        "  ours       leakyrelu_ext.bias_leaky_relu(x, bias, 0.2, gain=gain)\n"
+        "First it asserts, for every row, that all give the same results: the same bits in float32 (compiled: up to\n"
+        "four roundings), in bfloat16 up to four roundings, under dropout the same scale and share;\n"
+        "gradients of bias up to the order of summation. If ours do not, it ends with exit status 1.",
+    )
+    _measuring(fused, devices=False)
+    _timing(fused)
+
+    compiled = add(
+        "compile",
+        "training steps of small nets, eager and under torch.compile",
+        "Times forward and backward of convolutional nets with and without normalisation or residuals, and of perceptrons\n"
+        "with and without dropout: eager and compiled, with the built-in, with ours (which compiles to the built-in),\n"
+        "eager after leakyrelu_ext.convert(net, fuse=True), and compiled with ours kept as one op\n"
+        "(leakyrelu_ext.set_compile_target). Needs the C++ compiler that torch.compile needs.",
+    )
+    _measuring(compiled, devices=False)
+    _timing(compiled)
+
+    models = add(
+        "models",
+        "whole training and inference steps of published architectures",
+        "Times forward, loss and backward, and inference, of nnU-Net (2-D, 3-D), DCGAN's discriminator, Darknet-53,\n"
+        "ESRGAN, HiFi-GAN V1 and GAT as their authors wrote them: built-in, leakyrelu_ext.convert(model),\n"
+        "convert(model, fuse=True), and compiled. Outputs and gradients are compared first: ours must give the\n"
+        "built-in's bits, fused and compiled the same but for rounding. With them: the activations' share of the time\n"
+        "(profiler), bytes kept for the backward, and without --quick the peak of a step in a fresh process.",
+    )
+    _measuring(models, devices=True)
+    _timing(models)
+
+    memory = add(
+        "memory",
+        "bytes kept for the backward, the peak of a training step, the largest batch in a budget",
+        "Counts what an activation keeps for its backward, alone and between convolutions. Then, for the architectures of\n"
+        "the command models, each variant in a fresh process: the peak of a training step (resident set; on CUDA the\n"
+        "allocator's), and the largest batch that fits into --budget, confirmed by a run that fits and one that does not.",
+    )
+    _measuring(memory, devices=True)
+    memory.add_argument("--no-compile", action="store_true", help="leave out torch.compile, and the wait for it")
+    memory.add_argument("--no-models", action="store_true", help="only what single activations keep for the backward")
+    memory.add_argument(
+        "--budget",
+        type=_amount,
+        metavar="SIZE",
+        help="for the largest batch, such as 2GiB: parameters, gradients, inputs and what the step needs, not Python and "
+        "the libraries; default: 1 GiB, --quick 128 MiB, --full 2 GiB",
+    )
+
+    compare = add(
+        "compare",
+        "what got better or worse between two files of results, beyond the noise of both",
+        "Compares row by row how many times better ours is than a rival that was measured beside it. Times of different\n"
+        "runs are not compared: machines change. Exit status 1 if a row got worse by more than --threshold and its noise,\n"
+        "or fails where it did not.",
+    )
+    compare.add_argument("before", type=Path)
+    compare.add_argument("after", type=Path)
+    compare.add_argument(
+        "--threshold",
+        type=_within(float, 0.0, 100.0),
+        default=0.05,
+        help="a fraction: worse by more than this is a regression; default: %(default)s",
+    )
+    report = add(
+        "report",
+        "files of results as one HTML page, as figures, and in a README",
+        "Reads what --json of the other commands wrote. The page has summary, figures, all rows and the environment, and\n"
+        "needs no network. The README's tables are written between markers: <!-- results: begin -->, …",
+    )
+    report.add_argument("files", nargs="+", type=Path, metavar="A.json")
+    report.add_argument("--html", type=Path, metavar="FILE", help="one page of all")
+    report.add_argument("--png", type=Path, metavar="FOLDER", help="the figures, a file each")
+    report.add_argument(
+        "--readme",
+        type=Path,
+        metavar="README.md",
+        help="write the sections between its markers anew; of several runs of a suite its table shows the first",
+    )
+    report.add_argument("--force", action="store_true", help="overwrite the page and the figures if they are there")
     return top
 
 
-def _native() -> bool:
+def _measure(arguments: argparse.Namespace) -> int:
+    from . import plans, session
+
     info = leakyrelu_ext.build_info()
     if not info["native"]:
         print(f"leakyrelu-bench: error: nothing to compare with the built-in: {info['obstacle']}", file=sys.stderr)
-    return bool(info["native"])
-
-
-def _compile(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from . import compiled, environment, tables
-
-    if not _native():
         return 1
+    refuse_to_overwrite((arguments.json, arguments.html), arguments.force)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    console = Console()
-    console.print(environment.describe(torch.device("cpu")), highlight=False, soft_wrap=True)
-    console.print(tables.compiled_table(list(compiled.run(arguments.seed, arguments.seconds))))
-    return 0
+    if arguments.device.type == "cuda":
+        torch.cuda.set_device(arguments.device)
+    plan, notes = plans.PLANS[arguments.command](arguments)
+    return session.run(arguments.command, plan, arguments, notes)
 
 
-def _fused(arguments: argparse.Namespace) -> int:
+def _compare(arguments: argparse.Namespace) -> int:
     from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
-    from . import environment, fused, tables
-    from .ops import MismatchError
-    from .timing import settle_allocator, warm_outputs
+    from . import compare
 
-    if not _native():
-        return 1
-    cases, warm_cases = (
-        [case for case in group if arguments.only in case.name] for group in (fused.CASES, fused.WARM_CASES)
-    )
-    if not cases and not warm_cases:
-        print(f"leakyrelu-bench: error: no case has {arguments.only!r} in its name", file=sys.stderr)
-        return 1
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    before, after = (load(path) for path in (arguments.before, arguments.after))
+    if before.suite != after.suite:
+        raise ResultsError(f"{arguments.after}: of the suite {after.suite!r}, {arguments.before} of {before.suite!r}")
+    comparison = compare.compare(before, after)
+    if not comparison.changes and not comparison.lost:
+        raise ResultsError(f"{arguments.after}: no measurement in common with {arguments.before}")
     console = Console()
     if not console.is_terminal:
-        console.width = 220  # a file or a pipe has no width of its own; the table needs this much
-    console.print(environment.describe(torch.device("cpu")), highlight=False, soft_wrap=True)
-    console.print(environment.describe_faults(), highlight=False, soft_wrap=True)
-    settle_allocator()
-    rows: list[fused.Row] = []
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("fused", total=len(cases) + len(warm_cases))
-
-        def shown(group: Iterable[fused.Case]) -> Iterator[fused.Case]:
-            for case in group:
-                progress.update(task, description=case.name)
-                yield case
-                progress.advance(task)
-
-        def run(group: Iterable[fused.Case]) -> None:
-            rows.extend(fused.run(shown(group), arguments.seed, arguments.seconds, not arguments.no_compile))
-
-        try:
-            run(cases)
-            if warm_cases:
-                with warm_outputs() as possible:
-                    run(warm_cases if possible else [])
-        except MismatchError as error:
-            print(f"leakyrelu-bench: error: {error}", file=sys.stderr)
-            return 1
-    console.print(tables.fused_table(rows))
-    console.print(tables.fused_summary(rows), highlight=False, soft_wrap=True)
-    return 0
+        console.width = 160
+    table = compare.table(comparison, arguments.threshold)
+    if table.row_count:
+        console.print(table)
+    console.print(compare.summary(comparison, arguments.threshold), highlight=False, soft_wrap=True)
+    return 1 if comparison.regressions(arguments.threshold) else 0
 
 
-def _ops(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+def _report(arguments: argparse.Namespace) -> int:
+    from . import report
 
-    from . import environment, ops, roof, tables
-    from .inputs import SIZES, Input, layout_inputs, noise_inputs, real_inputs
-    from .timing import HOST, CudaStopwatch, settle_allocator, warm_outputs
-
-    if not _native():
-        return 1
-    device: torch.device = arguments.device
-    on_gpu = device.type == "cuda"
-    if on_gpu and (device.index or 0) >= torch.cuda.device_count():
-        print(f"leakyrelu-bench: error: there is no device {device} here", file=sys.stderr)
-        return 1
-    if on_gpu and not leakyrelu_ext.build_info()["cuda"]:
-        print("leakyrelu-bench: error: leakyrelu_ext was built without CUDA kernels", file=sys.stderr)
-        return 1
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    dtypes = tuple(DTYPES[name] for name in arguments.dtype or ("float32", "bfloat16", "float16"))
-    seed, budget = arguments.seed, arguments.seconds
-    largest = arguments.max_size or max(SIZES)
-
-    def noise(sizes: Iterable[int]) -> list[Input]:
-        cases = noise_inputs(seed, device, (n for n in sizes if n <= largest))
-        return [case for case in cases if arguments.only in case.name]
-
-    others = [*real_inputs(seed, device), *(layout_inputs(seed, device) if largest >= 2**20 else [])]
-    fresh = [*(case for case in others if arguments.only in case.name), *noise(SIZES)]
-    warm = [replace(case, name=f"{case.name}, warm") for case in noise([2**24])]
-    roofs = noise([2**16, 2**20, 2**22, *([2**26] if on_gpu else [])])
-    if not fresh:
-        print(f"leakyrelu-bench: error: no input has {arguments.only!r} in its name", file=sys.stderr)
-        return 1
-
-    console, progress_console = Console(), Console(stderr=True)
-    if not console.is_terminal:
-        console.width = 160  # a file or a pipe has no width of its own; the table needs this much
-    console.print(environment.describe(device), highlight=False, soft_wrap=True)
-    if on_gpu:
-        torch.cuda.set_device(device)
-        warm = []  # torch's allocator for CUDA keeps what is freed: all outputs are warm
-    else:
-        console.print(environment.describe_faults(), highlight=False, soft_wrap=True)
-        settle_allocator()
-    stopwatch = CudaStopwatch(device) if on_gpu else HOST
-    rows: list[ops.Row] = []
-    shares: list[roof.Roof] = []
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=progress_console) as progress:
-        task = progress.add_task("ops", total=(len(fresh) + len(warm) + len(roofs)) * len(dtypes))
-
-        def shown(case: Input) -> Input:
-            def make(dtype: torch.dtype) -> torch.Tensor:
-                progress.update(task, advance=1, description=case.name)
-                return case.make(dtype)
-
-            return replace(case, make=make)
-
-        try:
-            rows += ops.run(map(shown, fresh), dtypes, budget, stopwatch)
-            shares += roof.run(map(shown, roofs), dtypes, budget, stopwatch)
-            if warm:
-                with warm_outputs() as possible:
-                    rows += ops.run(map(shown, warm if possible else []), dtypes, budget)
-        except ops.MismatchError as error:
-            print(f"leakyrelu-bench: error: {error}", file=sys.stderr)
-            return 1
-    console.print(tables.ops_table(rows))
-    if shares:
-        console.print(tables.roof_table(shares))
-    console.print(tables.ops_summary(rows), highlight=False, soft_wrap=True)
-    return 0
+    return report.main(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parsed = parser().parse_args(arguments)
+    top = parser()
+    parsed = top.parse_args(arguments)
+    if parsed.command == "report" and not (parsed.html or parsed.png or parsed.readme):
+        top.error("report has nothing to write: give one or more of --html FILE, --png FOLDER, --readme README.md")
+    run = {"compare": _compare, "report": _report}.get(parsed.command, _measure)
     try:
-        return {"ops": _ops, "compile": _compile, "fused": _fused}[parsed.command](parsed)
+        return run(parsed)
+    except (ResultsError, NothingToDoError) as error:
+        print(f"leakyrelu-bench {parsed.command}: error: {error}", file=sys.stderr)
+        return 2
     except ModuleNotFoundError as error:
         print(f"leakyrelu-bench: error: {error}. Install the extra: pip install 'leakyrelu_ext[bench]'", file=sys.stderr)
         return 1

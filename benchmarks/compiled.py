@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,17 +11,14 @@ from torch import Tensor, nn
 
 import leakyrelu_ext
 
-from .timing import HOST, interleave
+from .compiling import first_line
+from .contest import Contest, Group, Prepared
+from .saved import saved_bytes
+from .timing import Timed
 
+RIVALS = ("eager built-in", "compiled built-in")
 # fused: after leakyrelu_ext.convert(net, fuse=True).
-CONTESTANTS = (
-    "eager built-in",
-    "eager ours",
-    "eager ours, fused",
-    "compiled built-in",
-    "compiled ours",
-    "compiled ours, as op",
-)
+OURS = ("eager ours", "eager ours, fused", "compiled ours", "compiled ours, as op")
 
 
 @dataclass(frozen=True)
@@ -74,29 +71,6 @@ NETS = (
 )
 
 
-@dataclass(frozen=True)
-class Row:
-    net: str
-    contestant: str
-    seconds: float  # of a training step (forward, backward; no optimiser), median
-    ratio: float  # eager built-in / this one, median over the rounds
-    saved: int  # bytes kept for the backward, every storage once
-
-
-def saved_bytes(call: Callable[[], object]) -> int:
-    """Bytes that what ``call`` returns keeps for its backward, every storage once."""
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = call()  # alive, and so what it keeps
-    del output
-    return sum(kept.values())
-
-
 def _prepare(net: Net, contestant: str, seed: int) -> tuple[Callable[[], object], int]:
     """A training step, compiled if it is to be, and the bytes that its forward keeps."""
     x = torch.randn(net.batch, generator=torch.Generator().manual_seed(seed))
@@ -118,16 +92,38 @@ def _prepare(net: Net, contestant: str, seed: int) -> tuple[Callable[[], object]
     return step, saved_bytes(forward)
 
 
-def run(seed: int, budget: float, nets: tuple[Net, ...] = NETS) -> Iterator[Row]:
-    """Yields a row per net and contestant; each net takes about ``budget`` seconds per contestant, and its compilation."""
-    for net in nets:
+def _prepare_all(net: Net, seed: int) -> Prepared:
+    calls: dict[str, Timed] = {}
+    saved: dict[str, float] = {}
+    obstacles: dict[str, str] = {}
+    for contestant in (*RIVALS, *OURS):
+        try:
+            step, saved[contestant] = _prepare(net, contestant, seed)
+            calls[contestant] = Timed(step)
+        except Exception as error:  # whatever a compiler raises, the row says it
+            if "compiled" not in contestant:
+                raise
+            obstacles[contestant] = first_line(error)
+    return Prepared(calls, obstacles, facts={"saved_bytes": saved})
+
+
+def group(net: Net, seed: int) -> Group:
+    """The contest of one net: a training step (forward, backward; no optimiser), every rival against each of ours."""
+    versions = {name: f"torch {torch.__version__}" + " (Inductor)" * ("compiled" in name) for name in RIVALS}
+    prepared: list[Prepared] = []
+
+    def prepare(_: int) -> Prepared:
+        if not prepared:  # weights and what is compiled last; activations are new at every step
+            prepared.append(_prepare_all(net, seed))
+        return prepared[0]
+
+    @contextlib.contextmanager
+    def entered() -> Iterator[Sequence[Contest]]:
         torch._dynamo.reset()
         try:
-            prepared = [_prepare(net, contestant, seed) for contestant in CONTESTANTS]
-            with torch.compiler.set_stance("fail_on_recompile"):
-                seconds, _ = interleave([step for step, _ in prepared], budget * len(prepared), HOST)
+            yield [Contest("compile", net.name, net.batch, "float32", "", "training step", "", OURS, versions, prepare)]
         finally:
             leakyrelu_ext.set_compile_target("builtin")
-        for contestant, times, (_, saved) in zip(CONTESTANTS, seconds, prepared, strict=True):
-            ratio = statistics.median(map(float.__truediv__, seconds[0], times))
-            yield Row(net.name, contestant, statistics.median(times), ratio, saved)
+            prepared.clear()
+
+    return Group(1, entered)

@@ -5,13 +5,31 @@ from __future__ import annotations
 import os
 import platform
 import re
+import subprocess
+import time
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import leakyrelu_ext
 
-from .timing import fault_seconds
+from .page_faults import fault_seconds
+
+# Variables that change what is measured.
+_SETTINGS = (
+    "ATEN_CPU_CAPABILITY",
+    "GLIBC_TUNABLES",
+    "LD_PRELOAD",
+    "LEAKYRELU_EXT_CPU_TIER",
+    "LEAKYRELU_EXT_HUGE_PAGES",
+    "MALLOC_ARENA_MAX",
+    "OMP_NUM_THREADS",
+    "OMP_PROC_BIND",
+    "OMP_WAIT_POLICY",
+    "THP_MEM_ALLOC_ENABLE",
+)
 
 
 def cpu_name() -> str:
@@ -27,6 +45,49 @@ def huge_pages() -> str:
     return mode[1] if mode else "unknown"
 
 
+def allocator() -> str:
+    """The C library, whose malloc torch's CPU tensors come from, or what is preloaded in its place."""
+    return os.environ.get("LD_PRELOAD") or " ".join(platform.libc_ver()).strip() or "unknown"
+
+
+def commit() -> str | None:
+    """Of the sources that run; None where they are not a git checkout."""
+    done = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or None
+
+
+def _busy_seconds() -> float | None:
+    """Of all processes on all cores since the start of the system."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+    user, nice, system, _, _, irq, softirq, *_ = map(int, stat.read_text().split("\n", 1)[0].split()[1:])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+class Neighbours:
+    """What share of the cores other processes took since this was made: if it is not small, times mean little."""
+
+    def __init__(self) -> None:
+        self._begin = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float | None, float, float]:
+        return _busy_seconds(), sum(os.times()[:4]), time.monotonic()
+
+    def share(self) -> float | None:
+        """None where the system does not tell."""
+        (busy, own, begin), (busy_now, own_now, now) = self._begin, self._now()
+        if busy is None or busy_now is None or now - begin < 1:
+            return None
+        return max(0.0, busy_now - busy - (own_now - own)) / ((now - begin) * (os.cpu_count() or 1))
+
+
 def describe_gpu(device: torch.device) -> str:
     gpu = torch.cuda.get_device_properties(device)
     return (
@@ -35,30 +96,48 @@ def describe_gpu(device: torch.device) -> str:
     )
 
 
-def describe(device: torch.device) -> str:
+def collect(device: torch.device, faults: bool = False) -> dict[str, Any]:
+    """The environment as it goes into a file of results; ``faults``: also measure what page faults cost (0.5 s)."""
     info = leakyrelu_ext.build_info()
-    settings = {
-        name: os.environ[name]
-        for name in ("THP_MEM_ALLOC_ENABLE", "LEAKYRELU_EXT_HUGE_PAGES", "LEAKYRELU_EXT_CPU_TIER", "LD_PRELOAD")
-        if name in os.environ
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "device": describe_gpu(device) if device.type == "cuda" else cpu_name(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "threads": torch.get_num_threads(),
+        "cpu_tier": info["cpu_tier"],
+        "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "leakyrelu_ext": info["version"],
+        "commit": commit(),
+        "torch": torch.__version__,
+        "python": info["python"],
+        "kernel": platform.release(),
+        "allocator": allocator(),
+        "huge_pages": huge_pages(),
+        "small_page_fault_seconds": fault_seconds(huge=False) if faults else None,
+        "huge_page_fault_seconds": fault_seconds(huge=True) if faults else None,
+        "settings": {name: os.environ[name] for name in _SETTINGS if name in os.environ},
     }
-    return (
-        f"leakyrelu_ext {info['version']}, {info['cpu_tier']} kernels; torch {torch.__version__} "
-        f"({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} thread(s); "
-        f"Python {info['python']}; {cpu_name()}; transparent huge pages: {huge_pages()}"
-        + (f"; {describe_gpu(device)}" if device.type == "cuda" else "")
-        + "".join(f"; {name}={value}" for name, value in settings.items())
-    )
 
 
-def describe_faults() -> str:
-    """What a fresh output costs here beyond the kernel's own work."""
-
-    def microseconds(huge: bool) -> str:
-        cost = fault_seconds(huge)
-        return "none to be had" if cost is None else f"{cost * 1e6:.2f} µs"
-
-    return (
-        f"page faults of a fresh output, each: {microseconds(False)} (4 KiB), {microseconds(True)} (2 MiB). Virtual "
-        "machines pay several times what bare metal does: judge large outputs by the warm rows too"
-    )
+def describe(environment: dict[str, Any]) -> str:
+    """Those facts in a few lines."""
+    device, cpu = environment["device"], environment["cpu"]
+    lines = [
+        f"leakyrelu_ext {environment['leakyrelu_ext']} (commit {environment['commit'] or 'unknown'}), "
+        f"{environment['cpu_tier']} kernels; torch {environment['torch']} ({environment['torch_cpu_capability']}), "
+        f"{environment['threads']} thread(s); Python {environment['python']}",
+        f"{cpu}, {environment['cores']} core(s), {environment['memory_bytes'] / 2**30:.0f} GiB; "
+        f"Linux {environment['kernel']}; {environment['allocator']}; transparent huge pages: {environment['huge_pages']}"
+        + (f"; {device}" if device != cpu else "")
+        + "".join(f"; {name}={value}" for name, value in environment["settings"].items()),
+    ]
+    if (small := environment["small_page_fault_seconds"]) is not None:
+        huge = environment["huge_page_fault_seconds"]
+        lines.append(
+            f"page faults of a fresh output, each: {small * 1e6:.2f} µs (4 KiB), "
+            + ("none to be had" if huge is None else f"{huge * 1e6:.1f} µs")
+            + " (2 MiB). Virtual machines pay several times what bare metal does: judge large outputs by the warm rows too"
+        )
+    return "\n".join(lines)

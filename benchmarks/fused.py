@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import statistics
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -15,10 +15,13 @@ from torch import Tensor
 
 import leakyrelu_ext
 
-from .compiled import saved_bytes
+from .bits import close, same_bits
+from .compiling import compiled, first_line
+from .contest import Contest, Group, MismatchError, Prepared
+from .heap import settle_allocator, warm_outputs, warm_up
 from .inputs import conv_stem_activations
-from .ops import MismatchError, same_bits
-from .timing import HOST, interleave
+from .saved import saved_bytes
+from .timing import Timed
 
 # eager: the plain line, a new tensor from every op.
 # in place: the quickest eager line, each op into the tensor before it wherever autograd allows that.
@@ -69,7 +72,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        layout = ", channels_last" * self.channels_last + ", warm" * self.warm
+        layout = ", channels_last" * self.channels_last
         return f"{self.net}: {self.formula}, {'x'.join(map(str, self.shape))}{layout}"
 
 
@@ -111,20 +114,6 @@ class Operands:
     @property
     def leaves(self) -> tuple[Tensor, ...]:
         return tuple(tensor for tensor in (self.input, self.bias, self.residual) if tensor is not None)
-
-
-@dataclass(frozen=True)
-class Row:
-    """Contestants that a row lacks are not in its dicts; ``obstacle`` says why "compiled" is not, if it should be."""
-
-    case: str
-    dtype: torch.dtype
-    mode: str
-    seconds: dict[str, float]  # medians
-    ratios: dict[str, float]  # that contestant's time / ours, median over the rounds
-    saved: dict[str, int]  # bytes kept for the backward, every storage once; of forward+backward only
-    faults: dict[str, float]  # minor, per call
-    obstacle: str | None
 
 
 def make_operands(case: Case, seed: int, requires_grad: bool) -> Operands:
@@ -235,16 +224,27 @@ def ours(formula: Formula) -> Call:
     return lambda x, bias, residual: function(x, bias, residual=residual)
 
 
+def rivals(case: Case, compile: bool) -> list[str]:
+    there = {
+        "eager": True,
+        "in place": case.formula.bias or case.formula.residual,  # or there is no tensor that may be overwritten
+        "reference": case.net == "StyleGAN2",
+        "compiled": compile,
+    }
+    return [name for name, takes_part in there.items() if takes_part]
+
+
 def contestants(case: Case, requires_grad: bool, compile: bool) -> dict[str, Call]:
     """Those of this case, in the order of CONTESTANTS."""
     formula, dims = case.formula, len(case.shape)
     calls = {"eager": eager(formula, dims)}
-    if formula.bias or formula.residual:  # or there is no tensor that may be overwritten
+    wanted = rivals(case, compile)
+    if "in place" in wanted:
         calls["in place"] = in_place(formula, dims, requires_grad)
-    if case.net == "StyleGAN2":
+    if "reference" in wanted:
         calls["reference"] = reference(formula)
-    if compile:
-        calls["compiled"] = torch.compile(eager(formula, dims), fullgraph=True, dynamic=False)
+    if "compiled" in wanted:
+        calls["compiled"] = compiled(eager(formula, dims))  # type: ignore[arg-type]
     calls["ours"] = ours(formula)
     return calls
 
@@ -263,10 +263,6 @@ def _step(call: Call, operands: Operands, mode: str) -> Callable[[], tuple[Tenso
     return both
 
 
-def _close(actual: Tensor, expected: Tensor, tolerance: float) -> bool:
-    return bool(((actual.double() - expected).abs() <= tolerance * expected.abs()).all())
-
-
 def check(case: Case, name: str, results: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
     """Raises MismatchError unless the output (and gradients) are those expected: eager's, without dropout.
 
@@ -274,7 +270,6 @@ def check(case: Case, name: str, results: tuple[Tensor, ...], expected: tuple[Te
     without dropout not one (only Inductor may reorder). The gradient of ``bias`` is held against the sum of the gradient of
     ``input`` that came with it. Under dropout everything kept must be scaled, and as many be kept as chance allows.
     """
-    rounding = torch.finfo(case.dtype).eps / 2
     p = case.formula.dropout_p
     exact = not p and case.dtype == torch.float32 and name != "compiled"
 
@@ -292,63 +287,82 @@ def check(case: Case, name: str, results: tuple[Tensor, ...], expected: tuple[Te
         share = kept[expected[telling] != 0].double().mean().item()
         chance = 5 * math.sqrt(p * (1 - p) / kept.numel())
         require("the share kept by the dropout", abs(share - (1 - p)) <= chance)
-        expected_of = {what: torch.where(kept, tensor.double() / (1 - p), 0.0) for what, tensor in expected_of.items()}
+        scaled = {what: torch.where(kept, tensor.double() / (1 - p), 0.0) for what, tensor in expected_of.items()}
+        expected_of = {what: tensor.to(case.dtype) for what, tensor in scaled.items()}
     for what, actual in actual_of.items():
         if exact:
             require(what, same_bits(actual, expected_of[what]))
         else:
-            require(what, _close(actual, expected_of[what].double(), 4 * rounding))
+            require(what, close(actual, expected_of[what], roundings=4))
     if case.formula.bias and len(results) > 1:
         summed = results[1].double().sum([dim for dim in range(len(case.shape)) if dim != 1])
-        # 1e-5: float32 sums of up to 2^18 terms of one sign, in any order of blocks.
-        require("the gradient of bias", _close(results[2], summed, max(4 * rounding, 1e-5)))
+        # 168 roundings, 1e-5: float32 sums of up to 2^18 terms of one sign, in any order of blocks.
+        roundings = 168 if case.dtype == torch.float32 else 4
+        require("the gradient of bias", close(results[2], summed.to(case.dtype), roundings))
     if case.formula.residual and len(results) > 1:
         require("the gradient of residual", same_bits(results[-1], results[1]))
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+@dataclass
+class _Ground:
+    """One case in one mode: what is compiled lasts, what could not be is remembered."""
+
+    case: Case
+    mode: str
+    seed: int
+    compile: bool
+    obstacles: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def requires_grad(self) -> bool:
+        return self.mode == "forward+backward"
+
+    @cached_property
+    def calls(self) -> dict[str, Call]:
+        return contestants(self.case, self.requires_grad, self.compile)
+
+    def prepare(self, number: int) -> Prepared:
+        operands = make_operands(self.case, self.seed, self.requires_grad)
+        steps = {name: _step(call, operands, self.mode) for name, call in self.calls.items() if name not in self.obstacles}
+        if number == 0:
+            plain = eager(replace(self.case.formula, dropout_p=0.0), len(self.case.shape))
+            self._compare(steps, _step(plain, operands, self.mode)())
+        facts: dict[str, dict[str, float]] = {}
+        if self.requires_grad:
+            forwards = {name: _step(self.calls[name], operands, "forward") for name in steps}
+            facts["saved_bytes"] = {name: saved_bytes(step) for name, step in forwards.items()}
+        return Prepared({name: Timed(step) for name, step in steps.items()}, self.obstacles, facts=facts)
+
+    def _compare(self, steps: dict[str, Callable[[], tuple[Tensor, ...]]], expected: tuple[Tensor, ...]) -> None:
+        """Of all: what gives other results does not stay in ``steps``, unless it is ours or eager, which is an error."""
+        for name in list(steps):
+            try:
+                check(self.case, name, steps[name](), expected)
+            except Exception as error:  # whatever a compiler raises, the row says it
+                if name in ("eager", "ours"):
+                    raise
+                self.obstacles[name] = str(error) if isinstance(error, MismatchError) else first_line(error)
+                del steps[name]
 
 
-def run(cases: Iterable[Case], seed: int, budget: float, compile: bool = True) -> Iterator[Row]:
-    """Yields a row per case and mode; each takes about ``budget`` seconds, and its compilation.
-
-    Raises:
-        MismatchError: before anything is timed on a case and mode on which a contestant differs.
-    """
+def group(cases: Sequence[Case], seed: int, compile: bool) -> Group:
+    """The contests of ``cases``, all of them with fresh outputs or all with warm ones."""
+    warm = any(case.warm for case in cases)
+    made = []
     for case in cases:
         for mode in MODES:
-            requires_grad = mode == "forward+backward"
-            operands = make_operands(case, seed, requires_grad)
-            torch._dynamo.reset()  # what was compiled for the last row, and its guards
-            calls = contestants(case, requires_grad, compile)
-            forwards = {name: _step(call, operands, "forward") for name, call in calls.items()}
-            steps = {name: _step(call, operands, mode) for name, call in calls.items()}
-            obstacle = None
-            if "compiled" in steps:
-                try:
-                    steps["compiled"]()
-                except Exception as error:  # whatever it is, the row says it
-                    obstacle = _first_line(error)
-                    del steps["compiled"], forwards["compiled"]
-            expected = _step(eager(replace(case.formula, dropout_p=0.0), len(case.shape)), operands, mode)()
-            for name, step in steps.items():
-                check(case, name, step(), expected)
-            del expected
-            saved = {name: saved_bytes(step) for name, step in forwards.items()} if requires_grad else {}
-            with torch.compiler.set_stance("fail_on_recompile"):
-                times, faults = interleave(list(steps.values()), budget, HOST)
-            seconds = dict(zip(steps, times, strict=True))
-            yield Row(
-                case.name,
-                case.dtype,
-                mode,
-                {name: statistics.median(of_rounds) for name, of_rounds in seconds.items()},
-                {
-                    name: statistics.median(map(float.__truediv__, of_rounds, seconds["ours"]))
-                    for name, of_rounds in seconds.items()
-                },
-                saved,
-                dict(zip(steps, faults, strict=True)),
-                obstacle,
+            ground = _Ground(case, mode, seed, compile)
+            versions = dict.fromkeys(rivals(case, compile), f"torch {torch.__version__}")
+            layout = "channels_last" if case.channels_last else "contiguous"
+            dtype = str(case.dtype).removeprefix("torch.")
+            outputs = "warm" if warm else "fresh"
+            made.append(
+                Contest("fused", case.name, case.shape, dtype, layout, mode, outputs, ("ours",), versions, ground.prepare)
             )
+
+    @contextlib.contextmanager
+    def entered() -> Iterator[Sequence[Contest]]:
+        with warm_outputs() if warm else contextlib.nullcontext(True) as possible:
+            yield made if possible else []
+
+    return Group(len(made), entered, warm_up if warm else settle_allocator)

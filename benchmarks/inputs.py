@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 SLOPE = 0.01
-SIZES = tuple(2**power for power in range(6, 27, 2))
+QUICK_SIZES = tuple(2**power for power in (6, 16, 20, 23))
+SIZES = tuple(2**power for power in (6, 12, 16, 20, 22, 24))
+FULL_SIZES = tuple(2**power for power in range(6, 27, 2))
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,9 @@ class Input:
     """A named tensor, made of some dtype when it is needed (the large ones should not all live at once)."""
 
     name: str
+    shape: tuple[int, ...]
     make: Callable[[torch.dtype], Tensor]
+    layout: str = "contiguous"
 
 
 def photographs() -> Tensor:
@@ -52,9 +57,14 @@ def conv_stem_activations(seed: int) -> tuple[Tensor, Tensor]:
 def real_inputs(seed: int, device: torch.device) -> list[Input]:
     first, second = (activation.to(device) for activation in conv_stem_activations(seed))
     return [
-        Input("photos, stem 1", first.to),
-        Input("photos, stem 2", second.to),
-        Input("photos, stem 2, channels_last", second.contiguous(memory_format=torch.channels_last).to),
+        Input("photos, stem 1", tuple(first.shape), first.to),
+        Input("photos, stem 2", tuple(second.shape), second.to),
+        Input(
+            "photos, stem 2, channels_last",
+            tuple(second.shape),
+            second.contiguous(memory_format=torch.channels_last).to,
+            "channels_last",
+        ),
     ]
 
 
@@ -71,11 +81,14 @@ def layout_inputs(seed: int, device: torch.device) -> list[Input]:
     def every_other_column(dtype: torch.dtype) -> Tensor:
         return _noise(seed, device, 64, 64, 512).to(dtype)[:, :, ::2]
 
-    return [Input("2^20, channels_last", channels_last), Input("2^20, x[:, :, ::2]", every_other_column)]
+    return [
+        Input("2^20, channels_last", (8, 32, 64, 64), channels_last, "channels_last"),
+        Input("2^20, x[:, :, ::2]", (64, 64, 256), every_other_column, "strided"),
+    ]
 
 
 def noise_inputs(seed: int, device: torch.device, sizes: Iterable[int]) -> Iterator[Input]:
     def noise(size: int) -> Input:
-        return Input(f"noise, 2^{size.bit_length() - 1}", lambda dtype: _noise(seed, device, size).to(dtype))
+        return Input(f"noise, 2^{size.bit_length() - 1}", (size,), lambda dtype: _noise(seed, device, size).to(dtype))
 
     return map(noise, sizes)

@@ -1,10 +1,12 @@
-"""`leakyrelu-bench ops`: forward, backward and both, the built-in against ours."""
+"""`leakyrelu-bench ops`: forward, in place, backward and both, ours against the built-in, compiled and other libraries."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,54 +14,39 @@ from torch import Tensor, nn
 
 import leakyrelu_ext
 
+from .bits import close, same_bits
+from .compiling import compiled, first_line
+from .contest import COPY, SCALE, TRIAD, Contest, Group, MismatchError, Prepared
+from .heap import settle_allocator, warm_outputs, warm_up
 from .inputs import SLOPE, Input
-from .timing import HOST, Pair, Sample, Stopwatch, measure_pair, measure_shares
+from .peers import Peer
+from .saved import saved_bytes
+from .timing import Timed
 
+OURS, BUILTIN, IN_PLACE, COMPILED = "ours", "built-in", "built-in in place", "compiled"
 # forward: the function, without grad.
+# in place: the same, of a tensor that is overwritten.
 # backward op: the op alone, as autograd calls it.
 # backward, forward+backward: the module through autograd, with a gradient that the caller keeps.
 # owned backward: what the activation adds to the backward of a chain, where its incoming gradient is an op's result that
 # nobody else holds.
-MODES = ("forward", "backward op", "backward", "forward+backward", "owned backward")
+# chain: what it adds to forward and backward of a chain, where it may also overwrite its input.
+MODES = ("forward", "in place", "backward op", "backward", "forward+backward", "owned backward", "chain")
 # Elements from which on each is shown: below, Python's part of the call or the chain's own time hides it.
-FROM_ELEMENTS = {"backward op": 2**16, "owned backward": 2**20}
-
-
-class MismatchError(Exception):
-    """Both sides did not compute the same bits: there is nothing to time."""
+FROM_ELEMENTS = {"backward op": 2**16, "owned backward": 2**20, "chain": 2**20}
+# And up to which: what is larger takes minutes and says nothing new.
+CHAIN_UP_TO_ELEMENTS = RIVALS_UP_TO_ELEMENTS = 2**24
+# In place, call after call on the same tensor, another slope would shrink its negatives to nothing.
+SLOPE_IN_PLACE = 1.0
 
 
 @dataclass(frozen=True)
 class Side:
     """One contestant: the function and the module it is used through, and a call of its backward op (of input, gradient)."""
 
-    function: Callable[[Tensor, float], Tensor]
+    function: Callable[..., Tensor]
     module: nn.Module
     backward_op: Callable[[Tensor, Tensor], Callable[[], object]]
-
-
-@dataclass(frozen=True)
-class Row:
-    input: str
-    dtype: torch.dtype
-    mode: str
-    times: Pair  # the built-in's and ours
-    nbytes: int  # of the input
-    builtin_saved: int  # bytes kept for the backward
-    ours_saved: int
-
-    @property
-    def traffic(self) -> tuple[tuple[int, Sample], tuple[int, Sample]]:
-        """The bytes that each side must read and write, with its sample."""
-        # The built-in's backward reads the input once more; ours reads the mask that its forward wrote.
-        n, mask = self.nbytes, self.ours_saved
-        if self.mode == "forward":
-            builtin = ours = 2 * n
-        elif self.mode == "forward+backward":
-            builtin, ours = 5 * n, 4 * n + 2 * mask
-        else:
-            builtin, ours = 3 * n, 2 * n + mask
-        return (builtin, self.times.one), (ours, self.times.other)
 
 
 def _builtin_backward_op(x: Tensor, grad: Tensor) -> Callable[[], object]:
@@ -79,29 +66,6 @@ def sides() -> tuple[Side, Side]:
     )
 
 
-def saved_bytes(module: nn.Module, x: Tensor) -> int:
-    """Bytes that one forward keeps for its backward, as saved-tensor hooks see them."""
-    kept: list[int] = []
-
-    def pack(tensor: Tensor) -> Tensor:
-        kept.append(tensor.nbytes)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        module(x)
-    return sum(kept)
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    """The tensor as integers, every NaN as one (its payload is not part of the contract)."""
-    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
-    return torch.where(tensor.isnan(), math.nan, tensor).view(integer)
-
-
-def same_bits(one: Tensor, other: Tensor) -> bool:
-    return one.stride() == other.stride() and torch.equal(_bits(one), _bits(other))
-
-
 def check_same_bits(builtin: Side, ours: Side, x: Tensor, grad: Tensor, name: str) -> None:
     """Raises MismatchError unless outputs and gradients agree bit for bit."""
     results = []
@@ -111,66 +75,293 @@ def check_same_bits(builtin: Side, ours: Side, x: Tensor, grad: Tensor, name: st
         of_op = side.backward_op(x, grad)()
         assert isinstance(of_op, Tensor)
         gradients = (*torch.autograd.grad(output, leaf, grad), torch.empty_like(x).copy_(of_op))
-        results.append((side.function(x, SLOPE), output.detach(), *gradients))
-    for what, expected, actual in zip(("function", "module", "gradient", "backward op"), *results, strict=True):
+        overwritten = side.function(torch.empty_like(x).copy_(x), SLOPE, True)
+        results.append((side.function(x, SLOPE), output.detach(), overwritten, *gradients))
+    whats = ("function", "module", "function in place", "gradient", "backward op")
+    for what, expected, actual in zip(whats, *results, strict=True):
         if not same_bits(expected, actual):
             raise MismatchError(f"{name}, {x.dtype}: the {what} differs from the built-in's; nothing was timed")
 
 
-def _calls(side: Side, mode: str, x: Tensor, grad: Tensor) -> Callable[[], object]:
-    if mode == "forward":
-        return lambda: side.function(x, SLOPE)
-    if mode == "backward op":
-        return side.backward_op(x, grad)
+def moved_bytes(mode: str, nbytes: int, mask: float | None) -> float:
+    """What must be read and written of tensors of ``nbytes``.
+
+    ``mask``: the bytes that the forward writes for the backward to read; None for a side that keeps its input instead.
+    """
+    forward = 2 * nbytes
+    backward = 3 * nbytes if mask is None else 2 * nbytes + mask
+    if mode in ("forward", "in place"):
+        return forward
+    if mode in ("forward+backward", "chain"):
+        return forward + (mask or 0) + backward
+    return backward
+
+
+class Tensors(NamedTuple):
+    """Of one pass over one input and dtype."""
+
+    x: Tensor
+    grad: Tensor
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Besides the built-in: torch.compile, and other libraries (``absent``: why), each in some dtypes."""
+
+    compiled: Collection[torch.dtype] = ()
+    peers: Sequence[Peer] = ()
+    absent: Mapping[str, str] = field(default_factory=dict)
+    of_peers: Collection[torch.dtype] = ()
+
+
+@dataclass
+class Ground:
+    """One input in one dtype: all its modes share the tensors of a pass and what was compiled."""
+
+    input: Input
+    dtype: torch.dtype
+    sides: tuple[Side, Side]
+    rivals: Rivals
+    obstacles: dict[tuple[str, str], str] = field(default_factory=dict)  # by mode and rival
+    _pass: int | None = None
+    _tensors: Tensors | None = None
+
+    def tensors(self, number: int) -> Tensors:
+        if self._tensors is None or self._pass != number:
+            self._tensors = None  # the last pass's first
+            x = self.input.make(self.dtype)
+            grad = torch.empty_like(x).normal_(generator=torch.Generator(x.device).manual_seed(1))
+            if number == 0:
+                check_same_bits(*self.sides, x, grad, self.input.name)
+            self._pass, self._tensors = number, Tensors(x, grad)
+        return self._tensors
+
+    def release(self) -> None:
+        self._tensors = None
+
+    @cached_property
+    def compiled(self) -> Callable[..., Tensor]:
+        def function(x: Tensor) -> Tensor:
+            return F.leaky_relu(x, SLOPE)
+
+        return compiled(function)  # type: ignore[arg-type]
+
+
+def _through_autograd(forward: Callable[[Tensor], Tensor], mode: str, x: Tensor, grad: Tensor) -> Callable[[], object]:
     leaf = x.detach().requires_grad_()
     if mode == "backward":
-        output = side.module(leaf)
+        output = forward(leaf)
         return lambda: torch.autograd.grad(output, leaf, grad, retain_graph=True)
 
-    def both() -> None:
+    def both() -> Tensor | None:
         leaf.grad = None
-        side.module(leaf).backward(grad)
+        torch.autograd.backward(forward(leaf), grad)
+        return leaf.grad
 
     return both
 
 
-def _chain(activation: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> Callable[[], object]:
+def _owned_backward(activation: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> Callable[[], object]:
     leaf = x.detach().requires_grad_()
     output = activation(leaf) * 2  # its backward makes a tensor that only the engine holds
     return lambda: torch.autograd.grad(output, leaf, grad, retain_graph=True)
 
 
-def modes(x: Tensor) -> list[str]:
+def _chain(activation: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> Callable[[], object]:
+    leaf = x.detach().requires_grad_()
+
+    def step() -> None:
+        leaf.grad = None
+        torch.autograd.backward(activation(leaf * 2) * 2, grad)
+
+    return step
+
+
+def _in_place(function: Callable[..., Tensor], slope: float) -> Callable[[Tensor], Tensor]:
+    return lambda x: function(x, slope, True)
+
+
+def _there(modes: Sequence[str], numel: int, device: torch.device) -> list[str]:
     # On CUDA no gradient's memory is reused: an owned backward is a backward.
-    wanted = [mode for mode in MODES if mode != "owned backward" or x.is_cpu]
-    return [mode for mode in wanted if x.numel() >= FROM_ELEMENTS.get(mode, 0)]
+    wanted = [mode for mode in modes if mode != "owned backward" or device.type == "cpu"]
+    up_to = {"chain": CHAIN_UP_TO_ELEMENTS}
+    return [mode for mode in wanted if FROM_ELEMENTS.get(mode, 0) <= numel <= up_to.get(mode, numel)]
 
 
-def run(inputs: Iterable[Input], dtypes: Iterable[torch.dtype], budget: float, stopwatch: Stopwatch = HOST) -> Iterator[Row]:
-    """Yields a row per input, dtype and mode; each takes about ``budget`` seconds.
-
-    Raises:
-        MismatchError: before anything is timed on an input on which the two sides differ.
-    """
-    dtypes = tuple(dtypes)
-    builtin, ours = sides()
-    for case in inputs:
-        for dtype in dtypes:
-            x = case.make(dtype)
-            grad = torch.empty_like(x).normal_(generator=torch.Generator(x.device).manual_seed(1))
-            check_same_bits(builtin, ours, x, grad, case.name)
-            leaf = x.detach().requires_grad_()
-            builtin_saved, ours_saved = saved_bytes(builtin.module, leaf), saved_bytes(ours.module, leaf)
-            for mode in modes(x):
-                if mode == "owned backward":
-                    without = _chain(nn.Identity(), x, grad)
-                    times = measure_shares(without, _chain(builtin.module, x, grad), _chain(ours.module, x, grad), budget)
-                else:
-                    theirs, mine = (_calls(side, mode, x, grad) for side in (builtin, ours))
-                    times = measure_pair(theirs, mine, budget, stopwatch)
-                yield Row(case.name, dtype, mode, times, x.nbytes, builtin_saved, ours_saved)
+def _rivals(ground: Ground, mode: str) -> dict[str, str]:
+    torch_version = f"torch {torch.__version__}"
+    rivals = {BUILTIN: torch_version}
+    if mode in ("forward", "chain"):
+        rivals[IN_PLACE] = torch_version
+    if mode == "in place":
+        rivals = {IN_PLACE: torch_version}
+    if torch.Size(ground.input.shape).numel() > RIVALS_UP_TO_ELEMENTS:
+        return rivals
+    if ground.dtype in ground.rivals.compiled and mode in (
+        "forward",
+        "forward+backward",
+    ):  # it keeps no graph for a second backward
+        rivals[COMPILED] = f"{torch_version} (Inductor)"
+    if ground.input.layout == "contiguous" and ground.dtype in ground.rivals.of_peers:
+        if mode == "forward":
+            rivals |= dict.fromkeys(ground.rivals.absent, "")
+        for peer in ground.rivals.peers:
+            if mode == "forward" or (mode == "backward op" and peer.backward):
+                rivals[peer.name] = peer.version
+    return rivals
 
 
-def geometric_mean(ratios: Iterable[float]) -> float:
-    logs = [math.log(ratio) for ratio in ratios]
-    return math.exp(sum(logs) / len(logs))
+def _torch_calls(ground: Ground, mode: str, tensors: Tensors) -> dict[str, Callable[[], object]]:
+    """Those of this mode; compiled ones apart, which may fail."""
+    x, grad = tensors.x, tensors.grad
+    builtin, ours = ground.sides
+    both = {OURS: ours, BUILTIN: builtin}
+    if mode == "forward":
+        calls: dict[str, Callable[[], object]] = {name: partial(side.function, x, SLOPE) for name, side in both.items()}
+        overwritten = torch.empty_like(x).copy_(x)
+        return {**calls, IN_PLACE: lambda: builtin.function(overwritten, SLOPE_IN_PLACE, True)}
+    if mode == "in place":
+        copies = [torch.empty_like(x).copy_(x) for _ in both]
+        return {
+            OURS: lambda: ours.function(copies[0], SLOPE_IN_PLACE, True),
+            IN_PLACE: lambda: builtin.function(copies[1], SLOPE_IN_PLACE, True),
+        }
+    if mode == "backward op":
+        return {name: side.backward_op(x, grad) for name, side in both.items()}
+    if mode == "owned backward":
+        return {name: _owned_backward(side.module, x, grad) for name, side in both.items()}
+    if mode == "chain":
+        calls = {name: _chain(side.module, x, grad) for name, side in both.items()}
+        return {**calls, IN_PLACE: _chain(_in_place(builtin.function, SLOPE), x, grad)}
+    return {name: _through_autograd(side.module, mode, x, grad) for name, side in both.items()}
+
+
+def _compiled_call(ground: Ground, mode: str, tensors: Tensors) -> Callable[[], object]:
+    if mode == "forward":
+        return lambda: ground.compiled(tensors.x)
+    return _through_autograd(ground.compiled, mode, tensors.x, tensors.grad)
+
+
+def _peer_call(peer: Peer, mode: str, tensors: Tensors) -> Callable[[], Any]:
+    if mode == "forward":
+        return peer.forward(tensors.x, SLOPE)
+    assert peer.backward is not None
+    return peer.backward(tensors.x, tensors.grad, SLOPE)
+
+
+def _first_tensor(result: Any) -> Tensor:
+    return result[0] if isinstance(result, tuple) else result  # type: ignore[no-any-return]
+
+
+def _try(ground: Ground, mode: str, name: str, make: Callable[[], Callable[[], Any]], expected: Tensor | None) -> Any:
+    """The call, if it can be had and gives ``expected``; if not, why is remembered, and it is None from then on."""
+    if (mode, name) in ground.obstacles:
+        return None
+    convert = {peer.name: peer.tensor for peer in ground.rivals.peers}.get(name, _first_tensor)
+    try:
+        call = make()
+        result = convert(call())
+    except Exception as error:  # whatever a compiler or another library raises, the row says it
+        ground.obstacles[mode, name] = first_line(error)
+        return None
+    if expected is not None and not close(result, expected, roundings=2):
+        ground.obstacles[mode, name] = "its results differ from the built-in's by more than two roundings; not timed"
+        return None
+    return call
+
+
+def _prepare(ground: Ground, mode: str, number: int) -> Prepared:
+    tensors = ground.tensors(number)
+    x = tensors.x
+    builtin, ours = ground.sides
+    rivals = _rivals(ground, mode)
+    calls = {name: Timed(call) for name, call in _torch_calls(ground, mode, tensors).items() if name in {OURS, *rivals}}
+    others: dict[str, tuple[str, Callable[[], Callable[[], Any]]]] = {}
+    if COMPILED in rivals:
+        others[COMPILED] = ("torch", lambda: _compiled_call(ground, mode, tensors))
+    for peer in ground.rivals.peers:
+        if peer.name in rivals:
+            others[peer.name] = (peer.name, lambda peer=peer: _peer_call(peer, mode, tensors))  # type: ignore[misc]
+    if others:
+        expected = _first_tensor(calls[OURS].call()) if number == 0 else None
+        for name, (pool, make) in others.items():
+            if call := _try(ground, mode, name, make, expected):
+                calls[name] = Timed(call, pool)
+        del expected
+    nbytes = x.numel() * x.element_size()
+    leaf = x.detach().requires_grad_()
+    saved = {OURS: saved_bytes(lambda: ours.module(leaf)), BUILTIN: saved_bytes(lambda: builtin.module(leaf))}
+    if mode == "chain":
+        saved[IN_PLACE] = saved_bytes(lambda: builtin.function(leaf * 1, SLOPE, True))
+    if COMPILED in calls and mode != "forward":
+        saved[COMPILED] = saved_bytes(lambda: ground.compiled(leaf))
+    masks = {name: count for name, count in saved.items() if name in (OURS, COMPILED) and count < nbytes}
+    facts: dict[str, Mapping[str, float]] = {
+        "moved_bytes": {name: moved_bytes(mode, nbytes, masks.get(name)) for name in calls}
+    }
+    if mode not in ("forward", "in place"):
+        facts["saved_bytes"] = saved
+    baseline = None
+    if mode in ("owned backward", "chain"):
+        chain = _owned_backward if mode == "owned backward" else _chain
+        baseline = Timed(chain(nn.Identity(), x, tensors.grad))
+    roofs = {}
+    if mode == "forward":
+        out = torch.empty_like(x).copy_(x)
+        overwritten = torch.empty_like(x).copy_(x)
+        roofs = {
+            COPY: Timed(lambda: out.copy_(x)),
+            TRIAD: Timed(lambda: torch.add(x, tensors.grad, alpha=2, out=out)),
+            SCALE: Timed(lambda: overwritten.mul_(1.0)),
+        }
+    obstacles = {name: why for name, why in ground.rivals.absent.items() if name in rivals}
+    obstacles |= {name: why for (of_mode, name), why in ground.obstacles.items() if of_mode == mode}
+    return Prepared(calls, obstacles, baseline, facts, roofs, nbytes)
+
+
+def _contests(grounds: Iterable[Ground], modes: Sequence[str], device: torch.device, outputs: str) -> Iterator[Contest]:
+    for ground in grounds:
+        wanted = _there(modes, torch.Size(ground.input.shape).numel(), device)
+        for mode in wanted:
+
+            def prepare(number: int, ground: Ground = ground, mode: str = mode, last: str = wanted[-1]) -> Prepared:
+                prepared = _prepare(ground, mode, number)
+                if mode == last:
+                    ground.release()  # the contest's calls keep what they need
+                return prepared
+
+            yield Contest(
+                "ops",
+                ground.input.name,
+                ground.input.shape,
+                str(ground.dtype).removeprefix("torch."),
+                ground.input.layout,
+                mode,
+                outputs,
+                (OURS,),
+                _rivals(ground, mode),
+                prepare,
+            )
+
+
+def group(
+    inputs: Sequence[Input],
+    dtypes: Sequence[torch.dtype],
+    device: torch.device,
+    rivals: Rivals,
+    modes: Sequence[str] = MODES,
+    warm: bool = False,
+) -> Group:
+    """The contests of all inputs in all dtypes; ``warm``: with outputs in memory used before."""
+    both = sides()
+    grounds = [Ground(case, dtype, both, rivals) for case in inputs for dtype in dtypes]
+    # glibc's heap cannot be told apart on CUDA, where torch's allocator keeps what is freed: all outputs are warm there.
+    outputs = "warm" if warm or device.type == "cuda" else "fresh"
+    made = list(_contests(grounds, modes, device, outputs))
+
+    @contextlib.contextmanager
+    def entered() -> Iterator[Sequence[Contest]]:
+        with warm_outputs() if warm else contextlib.nullcontext(True) as possible:
+            yield made if possible else []
+
+    return Group(len(made), entered, warm_up if warm else settle_allocator)

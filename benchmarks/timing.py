@@ -1,14 +1,9 @@
-"""Interleaved timing of two callables in one process, on the host's clock or on a GPU's."""
+"""Interleaved timing of callables in one process, on the host's clock or on a GPU's."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
-import mmap
-import operator
-import resource
-import statistics
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,48 +11,26 @@ from typing import Protocol
 
 import torch
 
+from .page_faults import minor_faults
+
 # A sample is at least this long, so that the clock's own cost and resolution (below 0.1 us) do not show.
 SAMPLE_SECONDS = 200e-6
-MIN_ROUNDS, MAX_ROUNDS = 15, 1501
-# glibc gives a freed block back to the system at once, until one of that size has been freed before; for blocks (headers
-# included) up to 32 MiB, the ceiling of its dynamic mmap threshold. A training process is past that after its first steps.
-SETTLING_BYTES = tuple(mebibytes * 2**20 for mebibytes in (31, 16, 8, 4, 2, 1))
-SETTLING_TURNS = 12
-WARM_BYTES = 2**26
+MIN_ROUNDS, MAX_ROUNDS = 5, 501
+# Where as few as MIN_ROUNDS would take longer than that (whole models), two must do.
+PATIENCE_SECONDS = 30.0
+# The threads of a pool spin for a while after their work (libgomp's for 2 to 4 ms, others' longer) and would take a core
+# from the next pool; whose threads, caches and clock rate need a while to be what they are in the middle of its work.
+POOL_SETTLES_SECONDS = 50e-3
+POOL_WARMS_SECONDS = 5e-3
 FLUSHED_BYTES = 2**28
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Median time of one call, and minor page faults per call (mean over the timed calls)."""
+class Timed:
+    """A callable, and the thread pool that it works in."""
 
-    seconds: float
-    faults: float
-
-
-def _minor_faults() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two callables timed in turn. ``ratio`` is the median over the rounds of one's time / the other's in that round.
-
-    Not the ratio of the medians: where a shared machine is now fast and now slow, the two medians can fall into different
-    states of it, while the two halves of a round meet the same. (Of shares it is the ratio of the medians: a single round's
-    share may be nearly nothing.)
-    """
-
-    one: Sample
-    other: Sample
-    ratio: float
-
-
-def settle_allocator() -> None:
-    """Brings the heap into the state of a running training process: large blocks come and go without page faults."""
-    for size in SETTLING_BYTES:
-        for _ in range(SETTLING_TURNS):
-            torch.ones(size, dtype=torch.uint8)
+    call: Callable[[], object]
+    pool: str = "torch"
 
 
 class Stopwatch(Protocol):
@@ -110,112 +83,64 @@ class CudaStopwatch:
 HOST = HostStopwatch()
 
 
-def interleave(
-    functions: Sequence[Callable[[], object]], budget: float, stopwatch: Stopwatch
+def _rounds(
+    timed: Sequence[Timed], budget: float, stopwatch: Stopwatch, chance: random.Random
 ) -> tuple[list[list[float]], list[float]]:
-    """Times all in turn, forwards and backwards, for about ``budget`` seconds in all.
+    first = [stopwatch.time(entry.call, 1) for entry in timed]
+    if sum(first) < PATIENCE_SECONDS / MIN_ROUNDS:  # or the first call is as good as the second
+        first = [stopwatch.time(entry.call, 1) for entry in timed]
+    per_call = [max(seconds, 1e-7) for seconds in first]
+    calls = [stopwatch.calls(seconds) for seconds in per_call]
+    of_round = sum(count * seconds for count, seconds in zip(calls, per_call, strict=True))
+    least = MIN_ROUNDS if MIN_ROUNDS * of_round <= PATIENCE_SECONDS else 2
+    rounds = min(MAX_ROUNDS, max(least, round(budget / of_round)))
+    seconds: list[list[float]] = [[] for _ in timed]
+    faults = [0] * len(timed)
+    order = list(range(len(timed)))
+    for _ in range(rounds):
+        chance.shuffle(order)
+        for side in order:
+            faults_before = minor_faults()
+            seconds[side].append(stopwatch.time(timed[side].call, calls[side]))
+            faults[side] += minor_faults() - faults_before
+    return seconds, [count / (rounds * n) for count, n in zip(faults, calls, strict=True)]
 
-    Every round times as many calls of each as fill a sample, so all meet the same states of the machine. Python's garbage
-    collector is off meanwhile, as in :mod:`timeit`. Returns each function's seconds per call by round, and its minor page
-    faults per call.
+
+def _warm_up(call: Callable[[], object]) -> None:
+    end = time.perf_counter() + POOL_WARMS_SECONDS
+    call()
+    while time.perf_counter() < end:
+        call()
+
+
+def interleave(
+    timed: Sequence[Timed], budget: float, stopwatch: Stopwatch = HOST, seed: int = 0
+) -> tuple[list[list[float]], list[float]]:
+    """Times all for about ``budget`` seconds in all, those of one thread pool in turn, in another order every round.
+
+    Every round takes one sample of each, as many calls as fill it, so all of a pool meet the same states of the machine, and
+    each comes after every other. Pools, which would disturb each other, follow one another; in between threads get the time
+    to fall asleep, and calls that are not timed warm the next ones up. Python's garbage collector is off meanwhile, as in
+    :mod:`timeit`. Returns each one's seconds per call by round, and its minor page faults per call.
     """
-    for function in functions:
-        stopwatch.time(function, 1)
-    begin = time.perf_counter()
-    for function in functions:
-        stopwatch.time(function, 1)
-    per_call = max((time.perf_counter() - begin) / len(functions), 1e-7)
-    calls = stopwatch.calls(per_call)
-    wanted = min(budget / (len(functions) * calls * per_call), MAX_ROUNDS)
-    rounds = min(MAX_ROUNDS, max(MIN_ROUNDS, round(wanted)))
-    seconds: list[list[float]] = [[] for _ in functions]
-    faults = [0] * len(functions)
-    order = range(len(functions))
+    chance = random.Random(seed)
+    pools = list(dict.fromkeys(entry.pool for entry in timed))
+    chance.shuffle(pools)
+    of_pools: dict[str, Iterator[tuple[list[float], float]]] = {}
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
-        for turn in range(rounds):
-            for side in order if turn % 2 else reversed(order):
-                faults_before = _minor_faults()
-                seconds[side].append(stopwatch.time(functions[side], calls))
-                faults[side] += _minor_faults() - faults_before
+        for turn, pool in enumerate(pools):
+            of_pool = [entry for entry in timed if entry.pool == pool]
+            if turn:
+                time.sleep(POOL_SETTLES_SECONDS)
+            if len(pools) > 1:
+                _warm_up(of_pool[0].call)
+            seconds, faults = _rounds(of_pool, budget * len(of_pool) / len(timed), stopwatch, chance)
+            of_pools[pool] = zip(seconds, faults, strict=True)
     finally:
         if collecting:
             gc.enable()
-    return seconds, [count / (rounds * calls) for count in faults]
-
-
-def measure_pair(one: Callable[[], object], other: Callable[[], object], budget: float, stopwatch: Stopwatch = HOST) -> Pair:
-    """Times both in turn, A B B A A B …, for about ``budget`` seconds in all."""
-    seconds, faults = interleave((one, other), budget, stopwatch)
-    one_sample, other_sample = (
-        Sample(statistics.median(times), count) for times, count in zip(seconds, faults, strict=True)
-    )
-    return Pair(one_sample, other_sample, statistics.median(map(operator.truediv, *seconds)))
-
-
-def measure_shares(
-    base: Callable[[], object], one: Callable[[], object], other: Callable[[], object], budget: float
-) -> Pair:
-    """Of two callables that do what ``base`` does and something more: what the more takes, timed in turn with ``base``."""
-    (without, *seconds), (faults_without, *faults) = interleave((base, one, other), budget, HOST)
-    one_sample, other_sample = (
-        Sample(statistics.median(map(operator.sub, times, without)), count - faults_without)
-        for times, count in zip(seconds, faults, strict=True)
-    )
-    return Pair(one_sample, other_sample, one_sample.seconds / other_sample.seconds)
-
-
-@contextlib.contextmanager
-def warm_outputs() -> Iterator[bool]:
-    """Within, freed memory stays with the process, as with other allocators than glibc's: large outputs come warm.
-
-    Yields False where the C library cannot do that. Memory got meanwhile stays with the process for good.
-    """
-    m_trim_threshold, m_mmap_max, default_mmap_max = -1, -4, 65536
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        yield False
-        return
-    done = mallopt(m_mmap_max, 0) == 1 and mallopt(m_trim_threshold, 2**31 - 1) == 1
-    try:
-        if done:
-            for _ in range(SETTLING_TURNS):  # glibc moves on through fresh memory for a while before it returns
-                torch.ones(WARM_BYTES, dtype=torch.uint8)
-        yield done
-    finally:
-        mallopt(m_mmap_max, default_mmap_max)
-
-
-def fault_seconds(huge: bool) -> float | None:
-    """What one page fault costs here, on one thread: writing to fresh pages less writing to them again, per page.
-
-    None where there are no such pages.
-    """
-    size, page = 2**26, 2**21 if huge else mmap.PAGESIZE
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    costs = []
-    try:
-        for _ in range(5):
-            with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-                if hasattr(mmap, "MADV_HUGEPAGE"):
-                    memory.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
-                block = torch.frombuffer(memory, dtype=torch.uint8)
-                before = _minor_faults()
-                begin = time.perf_counter()
-                block.fill_(1)
-                fresh = time.perf_counter()
-                block.fill_(2)
-                again = time.perf_counter()
-                faults = _minor_faults() - before
-                del block
-            if faults > 2 * size / page + 2 * 512:
-                return None  # smaller pages than those asked for
-            costs.append(((fresh - begin) - (again - fresh)) / (size / page))
-    except OSError:
-        return None
-    finally:
-        torch.set_num_threads(threads)
-    return statistics.median(costs)
+    in_order = [next(of_pools[entry.pool]) for entry in timed]
+    return [seconds for seconds, _ in in_order], [faults for _, faults in in_order]

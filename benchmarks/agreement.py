@@ -1,0 +1,144 @@
+"""Whether a variant of an architecture computes what the built-in does: the same bits, or the same but for rounding."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from .bits import same_bits
+from .models import loss
+from .variants import Made, Variant
+
+# How much farther than the built-in a variant may be from the same step in float64: other orders of summation scatter a
+# tensor's distance by a small factor, and what is computed otherwise differs by as much as the tensor's own size.
+FARTHER = 8.0
+# The built-in's own distance counts as at least this many roundings: by luck it can be less.
+ROUNDINGS = 8
+# oneDNN now and then gives other bits for the same call, most often in a process's first.
+ATTEMPTS = 4
+
+
+@contextlib.contextmanager
+def restored_buffers(module: nn.Module) -> Iterator[None]:
+    """Afterwards the buffers (running statistics) are what they were."""
+    before = [buffer.clone() for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(module.buffers(), before, strict=True):
+                buffer.copy_(value)
+
+
+@contextlib.contextmanager
+def _without_dropout(module: nn.Module) -> Iterator[None]:
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Dropout)]
+    before = [layer.p for layer in layers]
+    for layer in layers:
+        layer.p = 0.0
+    try:
+        yield
+    finally:
+        for layer, p in zip(layers, before, strict=True):
+            layer.p = p
+
+
+def results(made: Made, inputs: Sequence[Tensor], seed: int, training: bool) -> dict[str, Tensor]:
+    """Outputs and, of a training step, gradients of all parameters, by name; buffers stay as they are.
+
+    ``seed``: of dropout.
+    """
+    module = made.module.train(training)
+    torch.manual_seed(seed)
+    module.zero_grad(set_to_none=True)
+    with restored_buffers(module), torch.set_grad_enabled(training):
+        output = made.call(*inputs)
+        outputs = [output] if isinstance(output, Tensor) else output
+        found = {f"output {index}": each.detach() for index, each in enumerate(outputs)}
+        if training:
+            loss(output).backward()  # type: ignore[no-untyped-call]
+    # Names as in the module: a compiled one's, and those of what is fused, are the same.
+    found |= {f"gradient of {name}": p.grad for name, p in module.named_parameters() if p.grad is not None}
+    module.zero_grad(set_to_none=True)
+    return found
+
+
+def _first_other_bits(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    if actual.keys() != expected.keys():
+        return min(actual.keys() ^ expected.keys())
+    return next((name for name in expected if not same_bits(actual[name], expected[name])), None)
+
+
+def first_farther(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], exact: Mapping[str, Tensor]) -> str | None:
+    """The first of ``actual`` that is much farther from ``exact`` (float64) than ``expected`` is, by norms, or None.
+
+    Allowed is FARTHER times the distance of ``expected``, in that tensor, or relative to its size in the median of all
+    tensors. A gradient that is 0 but for rounding (of a bias before a norm) has the former only.
+    """
+    if actual.keys() != expected.keys():
+        return min(actual.keys() ^ expected.keys())
+    sizes = {name: tensor.norm().item() for name, tensor in exact.items()}
+    distances = {name: (tensor.double() - exact[name]).norm().item() for name, tensor in expected.items()}
+    typical = statistics.median(distances[name] / size if size else 0.0 for name, size in sizes.items())
+    typical = max(typical, ROUNDINGS * torch.finfo(torch.float32).eps / 2)
+    for name, tensor in actual.items():
+        allowed = FARTHER * (distances[name] + typical * sizes[name])
+        if not (tensor.double() - exact[name]).norm().item() <= allowed:  # NaN is not
+            return name
+    return None
+
+
+class Agreement:
+    """Holds variants of one architecture against ``reference``, the eager built-in, on ``inputs``.
+
+    ``seed``: of dropout. ``training``: a step with its gradients, else outputs in evaluation mode.
+    """
+
+    def __init__(self, reference: Made, inputs: Sequence[Tensor], seed: int, training: bool) -> None:
+        self._reference, self._inputs, self._seed, self._training = reference, inputs, seed, training
+
+    def _results(self, made: Made, dropout: bool) -> dict[str, Tensor]:
+        with contextlib.nullcontext() if dropout else _without_dropout(made.module):
+            return results(made, self._inputs, self._seed, self._training)
+
+    @cached_property
+    def _expected(self) -> dict[str, Tensor]:
+        return self._results(self._reference, dropout=True)
+
+    @cached_property
+    def _rounded(self) -> dict[str, Tensor]:
+        return self._results(self._reference, dropout=False)
+
+    @cached_property
+    def _exact(self) -> dict[str, Tensor]:
+        module = copy.deepcopy(self._reference.module).double()
+        inputs = [x.double() if x.is_floating_point() else x for x in self._inputs]
+        with _without_dropout(module):
+            return results(Made(module, module), inputs, self._seed, self._training)
+
+    def difference(self, variant: Variant, made: Made) -> str | None:
+        """The first result of ``made`` that is not the reference's, or None.
+
+        Eager and unfused it must be the same bits, dropout's draws included, in one of a few attempts; if the reference
+        gives other bits every time (on CUDA some sums have no fixed order), the same but for rounding. Fused or compiled,
+        sums are in another order and dropout draws other numbers: those are compared without dropout, and may differ as
+        rounding does.
+        """
+        if not (variant.compiled or variant.fuse):
+            reproducible, name = False, None
+            for _ in range(ATTEMPTS):
+                actual = self._results(made, dropout=True)
+                name = _first_other_bits(actual, self._expected)
+                again = self._results(self._reference, dropout=True)
+                if name is None or _first_other_bits(actual, again) is None:
+                    return None
+                reproducible |= _first_other_bits(again, self._expected) is None
+            if reproducible:
+                return name
+        return first_farther(self._results(made, dropout=False), self._rounded, self._exact)

@@ -1,0 +1,43 @@
+"""Amounts of memory as people write them, and how much of it there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+_UNITS: dict[str, int] = {"B": 1, **{f"{letter}iB": 2 ** (10 * power) for power, letter in enumerate("KMGT", 1)}}
+_UNITS |= {f"{letter}B": 10 ** (3 * power) for power, letter in enumerate("KMGT", 1)}
+_BY_LOWER_CASE = {unit.lower(): factor for unit, factor in _UNITS.items()}
+_AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]+)\s*", re.ASCII)
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def parse_bytes(text: str) -> int:
+    """``"2GiB"``, ``"512 MiB"``, ``"1.5 GB"`` in bytes; case does not matter.
+
+    Raises:
+        ValueError: not a positive number followed by one of the units; the message is one line.
+    """
+    found = _AMOUNT.fullmatch(text)
+    factor = _BY_LOWER_CASE.get(found[2].lower()) if found else None
+    if found is None or factor is None:
+        raise ValueError(f"must be a number and one of {', '.join(_UNITS)}, such as 2GiB, got {text!r}")
+    amount = round(float(found[1]) * factor)
+    if not 1 <= amount < 2**63:
+        raise ValueError(f"must be at least a byte and less than 8 EiB, got {text!r}")
+    return amount
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory of ``device`` that can still be had; on the CPU, by this process (its control group's limit counts)."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    meminfo = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    available = int(meminfo[1]) * 1024 if meminfo else 2**63
+    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
+    if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
+        available = min(available, int(text) - int(used.read_text()))
+    return max(available, 0)

@@ -1,0 +1,122 @@
+"""Passes in processes of their own: real ones, which compare, time, fail and end as those of one process do."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytest.importorskip("rich")
+pytest.importorskip("sklearn")
+from leakyrelu_bench import cli, contest, ops, plans, processes, scoring
+
+pytestmark = [pytest.mark.cpu_only, pytest.mark.native]
+SMALL = ["ops", "--only", "2^6", "--dtype", "float32", "--seconds", "0.004", "--no-compile", "--no-peers"]
+
+
+def small_plan():
+    arguments = cli.parser().parse_args(SMALL)
+    plan, _ = plans.PLANS["ops"](arguments)
+    (group,) = plan.groups
+    with group.contests() as contests:
+        return arguments, contests
+
+
+def test_every_pass_is_another_process_and_all_its_contests_come_back():
+    arguments, contests = small_plan()
+    labels = []
+    counts = [
+        [len(each.passes) for each in seen] for seen in processes.take_passes("ops", arguments, contests, 2, labels.append)
+    ]
+    n = len(contests)
+    assert labels == [each.label for each in contests] * 2
+    assert counts == [[1] * i for i in range(1, n + 1)] + [[2] * i + [1] * (n - i) for i in range(1, n + 1)]
+
+
+def test_rows_are_those_of_one_process():
+    arguments, contests = small_plan()
+    *_, seen = processes.take_passes("ops", arguments, contests, 2, lambda _: None)
+    *_, here = contest.take_passes(contests, 2, 0.004)
+    rows, rows_here = scoring.rows_of(seen), scoring.rows_of(here)
+    assert [row.key for row in rows] == [row.key for row in rows_here]
+    assert all(row.ratio for row in rows)
+    assert [row.extra.get("saved_bytes") for row in rows] == [row.extra.get("saved_bytes") for row in rows_here]
+
+
+def test_a_process_that_dies_is_an_error_in_a_line():
+    arguments, contests = small_plan()
+    with pytest.raises(processes.PassError, match=r"^noise, 2\^6, forward: the process of pass 0 ended with exit code 1$"):
+        list(processes.take_passes("no such suite", arguments, contests, 2, lambda _: None))
+
+
+class Connection:
+    def __init__(self):
+        self.sent = []
+
+    def send(self, message):
+        self.sent.append(message)
+
+
+@contextlib.contextmanager
+def interrupts_restored():
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_mismatch_in_the_process_is_sent(monkeypatch):
+    def differs(*_):
+        raise contest.MismatchError("the function differs")
+
+    monkeypatch.setattr(ops, "check_same_bits", differs)
+    connection = Connection()
+    with interrupts_restored():
+        processes._pass(connection, "ops", cli.parser().parse_args(SMALL), 0, os.getppid())
+    (error,) = connection.sent
+    assert isinstance(error, contest.MismatchError)
+
+
+def test_a_mismatch_that_was_sent_is_raised(monkeypatch):
+    arguments, contests = small_plan()
+
+    class Context:
+        def Pipe(self, duplex):  # noqa: N802
+            connection = Connection()
+            connection.recv = lambda: contest.MismatchError("the function differs")
+            connection.close = lambda: None
+            return connection, connection
+
+        def Process(self, target, args):  # noqa: N802
+            process = Connection()
+            process.start = process.kill = process.join = lambda: None
+            return process
+
+    monkeypatch.setattr(processes.multiprocessing, "get_context", lambda method: Context())
+    with pytest.raises(contest.MismatchError, match="the function differs"):
+        list(processes.take_passes("ops", arguments, contests, 2, lambda _: None))
+
+
+@pytest.mark.slow
+def test_the_process_ends_with_whoever_started_it():
+    """Killed, not interrupted: it has no time to say goodbye."""
+    marker = f"{time.time_ns()}"
+    command = [sys.executable, "-m", "leakyrelu_bench", "ops", "--full", "--no-compile", "--no-peers", "--seed", marker]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:
+        parent.stdout.readline()
+        children = []
+        deadline = time.monotonic() + 60
+        while not children and time.monotonic() < deadline:
+            listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(parent.pid)], capture_output=True, text=True)
+            children = [int(line.split()[0]) for line in listed.stdout.splitlines() if "spawn_main" in line]
+            time.sleep(0.2)
+        parent.kill()
+    assert children
+    deadline = time.monotonic() + 10
+    while any(os.path.exists(f"/proc/{child}") for child in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(os.path.exists(f"/proc/{child}") for child in children)
