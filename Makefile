@@ -12,7 +12,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 BUILD_INPUTS := setup.py pyproject.toml $(shell find csrc -type f)
 CPP_FILES := $(shell find csrc tests -name "*.cpp" -o -name "*.h" -o -name "*.cu" -o -name "*.cuh") $(wildcard .ci/*.cpp)
 
-.PHONY: bench results test test-slow test-fallback compatibility lint format cuda-check gpu-check neon-check clean
+.PHONY: bench results report test test-slow test-fallback compatibility lint format cuda-check gpu-check neon-check clean
 
 bench: $(VENV)/.installed
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench ops
@@ -21,8 +21,12 @@ bench: $(VENV)/.installed
 SUITES := ops fused compile models memory
 results: $(VENV)/.installed
 	$(BIN)/pip install $(PIP_FLAGS) jax
-	for suite in $(SUITES); do LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench $$suite --full \
-		--json docs/results/$$suite.json --force || exit 1; done
+	for suite in "ops --full" fused compile models memory; do set -- $$suite; \
+		LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench $$suite --json docs/results/$$1.json --force || exit 1; done
+	$(MAKE) report
+
+# README's tables and figures from docs/results.
+report: $(VENV)/.installed
 	$(BIN)/leakyrelu-bench report $(SUITES:%=docs/results/%.json) --png docs/results --readme README.md --force
 
 # REQUIRE_NATIVE: a library that does not load must fail the tests, not send them through the built-in.
@@ -37,9 +41,9 @@ compatibility: $(VENV)/.installed
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/pytest --compatibility docs/compatibility.md tests/compatibility tests/test_interception.py \
 		tests/test_errors.py tests/test_derivatives.py tests/test_compile.py tests/test_conversion.py
 
-# The same suite as if the library had not been compiled.
+# The same suite as if the library had not been compiled; but for the benchmark, which then has nothing to measure and says so.
 test-fallback: $(VENV)/.installed
-	$(BIN)/pytest --hide-native -m "not slow and not native"
+	$(BIN)/pytest --hide-native -m "not slow and not native" --ignore-glob="tests/test_benchmark_*"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -80,7 +84,7 @@ gpu-check: $(CUDA_VENV)/.torch
 	$(CUDA_BIN)/pip install $(PIP_FLAGS) numpy pillow 'rich>=13' scikit-learn
 	rm -rf $(GPU_TESTS)
 	mkdir -p $(GPU_TESTS)
-	cp -r tests pyproject.toml $(GPU_TESTS)
+	cp -r tests docs README.md pyproject.toml $(GPU_TESTS)
 	cd $(GPU_TESTS) && LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CURDIR)/$(CUDA_BIN)/pytest --device cuda
 	if command -v compute-sanitizer; then cd $(GPU_TESTS) && for tool in memcheck racecheck synccheck; do \
 		LEAKYRELU_EXT_REQUIRE_NATIVE=1 PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 \

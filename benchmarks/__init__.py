@@ -1,1 +1,1 @@
-"""The `leakyrelu-bench` command: leakyrelu_ext against PyTorch's own Leaky ReLU, side by side in one process."""
+"""The `leakyrelu-bench` command: leakyrelu_ext against PyTorch's own Leaky ReLU and other rivals, side by side."""

@@ -122,6 +122,10 @@ class Agreement:
         with _without_dropout(module):
             return results(Made(module, module), inputs, self._seed, self._training)
 
+    def prepare(self) -> None:
+        """Computes what the others are held against: if the reference itself fails, that is not theirs."""
+        _ = self._expected
+
     def difference(self, variant: Variant, made: Made) -> str | None:
         """The first result of ``made`` that is not the reference's, or None.
 

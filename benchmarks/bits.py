@@ -21,6 +21,7 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 
 
 def close(actual: Tensor, expected: Tensor, roundings: int) -> bool:
-    """Within so many roundings of ``expected``'s dtype, element by element, relative to it."""
-    tolerance = roundings * torch.finfo(expected.dtype).eps / 2
-    return bool(((actual.double() - expected.double()).abs() <= tolerance * expected.double().abs()).all())
+    """Within so many roundings of ``expected``'s dtype, element by element: relative to it, of subnormals to their step."""
+    kind = torch.finfo(expected.dtype)
+    tolerance = expected.double().abs().clamp(min=kind.smallest_normal) * (roundings * kind.eps / 2)
+    return bool(((actual.double() - expected.double()).abs() <= tolerance).all())

@@ -39,5 +39,7 @@ def available_bytes(device: torch.device) -> int:
     available = int(meminfo[1]) * 1024 if meminfo else 2**63
     limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
     if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
-        available = min(available, int(text) - int(used.read_text()))
+        # What the group uses includes the page cache, which gives way.
+        cached = re.search(r"^inactive_file (\d+)$", (_CGROUP / "memory.stat").read_text(), re.MULTILINE)
+        available = min(available, int(text) - int(used.read_text()) + (int(cached[1]) if cached else 0))
     return max(available, 0)

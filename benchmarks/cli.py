@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 
@@ -21,8 +21,9 @@ from .results import ResultsError, load, refuse_to_overwrite
 T = TypeVar("T", int, float)
 
 _EPILOG = """\
-exit status: 0 measured; 1 ours computed something else than the built-in, or compare found a regression;
-2 bad arguments or files; 130 interrupted (what was measured until then is shown and saved)
+exit status: 0 measured; 1 ours computed something else than the built-in, a process failed, the compiled library or an
+extra is missing, or compare found a regression; 2 bad arguments or files; 130 interrupted
+What was measured until then is shown and saved.
 
 examples:
   leakyrelu-bench ops --quick                      is it worth it on this machine? (a minute)
@@ -82,6 +83,9 @@ def _timing(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--seconds", type=_within(float, 0.001, 3600.0), help="per case and mode, in all passes; default: by --quick, --full"
     )
+
+
+def _without_compile(command: argparse.ArgumentParser) -> None:
     command.add_argument("--no-compile", action="store_true", help="leave out torch.compile, and the wait for it")
 
 
@@ -98,10 +102,17 @@ def _cpu(text: str) -> torch.device:
     return torch.device("cpu")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="leakyrelu-bench",
-        description="leakyrelu_ext against PyTorch's own Leaky ReLU and its other rivals, side by side in one process.",
+        description="leakyrelu_ext against PyTorch's own Leaky ReLU and its other rivals, side by side in one run.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -131,7 +142,13 @@ def parser() -> argparse.ArgumentParser:
     )
     _measuring(ops, devices=True)
     _timing(ops)
-    ops.add_argument("--dtype", choices=DTYPES, action="append", help="repeatable; default: float32, bfloat16 and float16")
+    _without_compile(ops)
+    ops.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        action="append",
+        help="repeatable; default: float32, bfloat16 and, not with --quick, float16",
+    )
     ops.add_argument("--max-size", type=_within(int, 1, 2**40), help="leave out noise of more elements than this")
     ops.add_argument("--no-peers", action="store_true", help="leave out JAX, ONNX Runtime and NumPy")
 
@@ -151,6 +168,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _measuring(fused, devices=False)
     _timing(fused)
+    _without_compile(fused)
 
     compiled = add(
         "compile",
@@ -174,6 +192,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _measuring(models, devices=True)
     _timing(models)
+    _without_compile(models)
 
     memory = add(
         "memory",
@@ -183,7 +202,7 @@ def parser() -> argparse.ArgumentParser:
         "allocator's), and the largest batch that fits into --budget, confirmed by a run that fits and one that does not.",
     )
     _measuring(memory, devices=True)
-    memory.add_argument("--no-compile", action="store_true", help="leave out torch.compile, and the wait for it")
+    _without_compile(memory)
     memory.add_argument("--no-models", action="store_true", help="only what single activations keep for the backward")
     memory.add_argument(
         "--budget",
@@ -234,11 +253,10 @@ def _measure(arguments: argparse.Namespace) -> int:
     if not info["native"]:
         print(f"leakyrelu-bench: error: nothing to compare with the built-in: {info['obstacle']}", file=sys.stderr)
         return 1
+    if arguments.json is not None and arguments.json == arguments.html:
+        raise ResultsError(f"{arguments.json}: is both --json and --html")
     refuse_to_overwrite((arguments.json, arguments.html), arguments.force)
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    if arguments.device.type == "cuda":
-        torch.cuda.set_device(arguments.device)
+    plans.settle(arguments)
     plan, notes = plans.PLANS[arguments.command](arguments)
     return session.run(arguments.command, plan, arguments, notes)
 
@@ -260,7 +278,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     table = compare.table(comparison, arguments.threshold)
     if table.row_count:
         console.print(table)
-    console.print(compare.summary(comparison, arguments.threshold), highlight=False, soft_wrap=True)
+    console.print(compare.summary(comparison, arguments.threshold), highlight=False, soft_wrap=True, markup=False)
     return 1 if comparison.regressions(arguments.threshold) else 0
 
 

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.markup import escape
 from rich.table import Table
 
-from .results import Row, Run
+from .results import TOO_LITTLE, Row, Run
 from .tables import case_name
 
 # What must be the same for a change to be ours.
@@ -68,9 +69,10 @@ def compare(before: Run, after: Run) -> Comparison:
         for one, other in [tuple(environment.get(name) for environment in environments)]
         if one != other
     ]
+    differences += [f"{when} was interrupted" for when, run in (("before", before), ("after", after)) if run.interrupted]
     return Comparison(
         [Change(one, other) for one, other in both if one.ratio and other.ratio],
-        [other for one, other in both if one.ratio and not other.ratio],
+        [other for one, other in both if one.ratio and not other.ratio and other.obstacle != TOO_LITTLE],
         [other for one, other in both if other.ratio and not one.ratio],
         len(old.keys() - new.keys()),
         len(new.keys() - old.keys()),
@@ -96,7 +98,7 @@ def table(comparison: Comparison, threshold: float) -> Table:
         row = change.after
         regression = math.log(change.factor) < -math.log1p(threshold)
         result.add_row(
-            *(case_name(row), row.dtype, row.mode, row.ours, row.rival),
+            *map(escape, (case_name(row), row.dtype, row.mode, row.ours, row.rival)),
             f"{change.before.ratio:.2f}",
             f"{row.ratio:.2f}",
             f"{change.factor:.2f}",
@@ -109,7 +111,7 @@ def table(comparison: Comparison, threshold: float) -> Table:
 def summary(comparison: Comparison, threshold: float) -> str:
     changes = comparison.changes
     verdicts = [change.verdict for change in changes]
-    lines = [f"the environments differ in {difference}" for difference in comparison.differences]
+    lines = [f"not alike: {difference}" for difference in comparison.differences]
     for rows, what in ((comparison.lost, "fails now"), (comparison.gained, "failed before")):
         lines += [f"{what}: {case_name(row)}, {row.mode}, {row.ours} against {row.rival}: {row.obstacle}" for row in rows]
     if comparison.only_before or comparison.only_after:

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 import leakyrelu_ext
 
+from .agreement import Agreement
 from .compiling import first_line
-from .contest import Contest, Group, Prepared
+from .contest import Contest, Group, MismatchError, Prepared
+from .models import loss
 from .saved import saved_bytes
 from .timing import Timed
+from .variants import Made, Variant
 
 RIVALS = ("eager built-in", "compiled built-in")
 # fused: after leakyrelu_ext.convert(net, fuse=True).
@@ -71,39 +74,59 @@ NETS = (
 )
 
 
-def _prepare(net: Net, contestant: str, seed: int) -> tuple[Callable[[], object], int]:
-    """A training step, compiled if it is to be, and the bytes that its forward keeps."""
-    x = torch.randn(net.batch, generator=torch.Generator().manual_seed(seed))
+def _make(net: Net, contestant: str, seed: int) -> Made:
     torch.manual_seed(seed)
-    made = net.make(leakyrelu_ext.LeakyReLU if "ours" in contestant else nn.LeakyReLU)
+    module = net.make(leakyrelu_ext.LeakyReLU if "ours" in contestant else nn.LeakyReLU)
     if "fused" in contestant:
-        made = leakyrelu_ext.convert(made, fuse=True)
-    called = torch.compile(made, fullgraph=True) if "compiled" in contestant else made
+        module = leakyrelu_ext.convert(module, fuse=True)
+    called = torch.compile(module, fullgraph=True) if "compiled" in contestant else module
 
-    def forward() -> Tensor:
+    def call(x: Tensor) -> Tensor:
         leakyrelu_ext.set_compile_target("op" if "as op" in contestant else "builtin")  # a guard of what is compiled
         return called(x)  # type: ignore[no-any-return]
 
-    def step() -> None:
-        made.zero_grad(set_to_none=True)
-        forward().sum().backward()  # type: ignore[no-untyped-call]
+    return Made(module, call)
 
-    step()
-    return step, saved_bytes(forward)
+
+def _step(made: Made, x: Tensor) -> Callable[[], None]:
+    def step() -> None:
+        made.module.zero_grad(set_to_none=True)
+        loss(made.call(x)).backward()  # type: ignore[no-untyped-call]
+
+    return step
 
 
 def _prepare_all(net: Net, seed: int) -> Prepared:
+    """Training steps that have given what eager built-in gives.
+
+    Raises:
+        MismatchError: eager ours does not.
+    """
+    x = torch.randn(net.batch, generator=torch.Generator().manual_seed(seed))
+    agreement = Agreement(_make(net, RIVALS[0], seed), (x,), seed, training=True)
+    agreement.prepare()
     calls: dict[str, Timed] = {}
     saved: dict[str, float] = {}
     obstacles: dict[str, str] = {}
     for contestant in (*RIVALS, *OURS):
+        compiled, fused = "compiled" in contestant, "fused" in contestant
         try:
-            step, saved[contestant] = _prepare(net, contestant, seed)
-            calls[contestant] = Timed(step)
+            made = _make(net, contestant, seed)
+            step = _step(made, x)
+            step()  # compiled with dropout: not what is compared
+            difference = agreement.difference(Variant(contestant, "ours" in contestant, fuse=fused, compiled=compiled), made)
+            kept = saved_bytes(lambda made=made: made.call(x))  # type: ignore[misc]
         except Exception as error:  # whatever a compiler raises, the row says it
-            if "compiled" not in contestant:
+            if not compiled:
                 raise
             obstacles[contestant] = first_line(error)
+            continue
+        if difference is not None and not compiled:
+            raise MismatchError(f"{net.name}: {difference} of {contestant!r} differs from the built-in's")
+        if difference is not None:
+            obstacles[contestant] = f"computes something else: {difference} differs beyond rounding"
+            continue
+        calls[contestant], saved[contestant] = Timed(step), kept
     return Prepared(calls, obstacles, facts={"saved_bytes": saved})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import random
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -171,14 +172,15 @@ class Seen:
 
         Not the ratio of the medians: where a shared machine is now fast and now slow, the two medians can fall into
         different states of it, while the two halves of a round meet the same. Of differences it is the ratio of the
-        medians: a single round's difference may be nearly nothing. So it is of other libraries', which have rounds of
-        their own.
+        medians, NaN where one is not positive: a single round's difference may be nearly nothing. So it is of other
+        libraries', which have rounds of their own.
         """
         ratios = []
         for each in self.passes:
             a, b = each.seconds[one], each.seconds[other]
             if self.differences or each.pools[one] != each.pools[other]:
-                ratios.append(statistics.median(a) / statistics.median(b))
+                medians = statistics.median(a), statistics.median(b)
+                ratios.append(medians[0] / medians[1] if min(medians) > 0 else math.nan)
             else:
                 ratios.append(statistics.median(x / y for x, y in zip(a, b, strict=True)))
         return ratios

@@ -50,15 +50,21 @@ def allocator() -> str:
     return os.environ.get("LD_PRELOAD") or " ".join(platform.libc_ver()).strip() or "unknown"
 
 
+def _git(*arguments: str) -> str | None:
+    """What git says of the sources that run; None where it is not there, or they are not in a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
 def commit() -> str | None:
-    """Of the sources that run; None where they are not a git checkout."""
-    done = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or None
+    """Of the sources that run; None where git does not track them, as in somebody's project that has them installed."""
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    return _git("describe", "--always", "--dirty", "--exclude=*")
 
 
 def _busy_seconds() -> float | None:

@@ -60,7 +60,7 @@ def speed_up(run: Run, dtype: str) -> Picture | None:
 
     def panels(theme: Theme) -> list[tuple[str, list[Line]]]:
         kinds = (
-            ("new memory for outputs", Style(theme.colors[0], "o"), [row for row in curve if row.outputs != "warm"], True),
+            ("memory by default", Style(theme.colors[0], "o"), [row for row in curve if row.outputs != "warm"], True),
             (
                 "memory used before",
                 Style(theme.colors[1], "s", True),
@@ -94,7 +94,7 @@ def speed_up(run: Run, dtype: str) -> Picture | None:
 
 
 def rivals(run: Run, dtype: str) -> Picture | None:
-    """Over sizes, every rival against ours, in new memory; None if there are no two rivals."""
+    """Over sizes, every rival against ours, in memory as it comes by default; None if there are no two rivals."""
     rows = [row for row in _over_sizes(run.rows) if row.dtype == dtype and row.outputs != "warm" and row.ratio is not None]
     names = list(dict.fromkeys(row.rival for row in rows))
     if len(names) < 2:
@@ -113,7 +113,7 @@ def rivals(run: Run, dtype: str) -> Picture | None:
             for mode in dict.fromkeys(row.mode for row in rows)
         ]
 
-    title = f"{dtype}: each rival's time / ours by size, in new memory; higher is better"
+    title = f"{dtype}: each rival's time / ours by size; higher is better"
     alt = f"Line charts, {dtype}, one per mode: the time of {', '.join(names)}, each divided by ours, over sizes."
     return _picture(
         f"{run.suite}-rivals-{dtype}",

@@ -58,7 +58,11 @@ def listings(run: Run) -> list[Listing]:
         ("ratio", True, lambda row: ratio(row).removesuffix(" (same)")),
         ("± noise", True, lambda row: f"{row.noise:.1%}" if row.noise else NOTHING),
         (VERDICT, False, lambda row: _WORDS[row.verdict] + (f": {row.obstacle}" if row.obstacle else "")),
-        ("outputs in memory", False, lambda row: {"fresh": "new", "warm": "used before"}.get(row.outputs, row.outputs)),
+        (
+            "outputs in memory",
+            False,
+            lambda row: {"fresh": "by default", "warm": "used before"}.get(row.outputs, row.outputs),
+        ),
         ("rival", True, lambda row: _spread(row.rival_value, row.unit)),
         ("ours", True, lambda row: _spread(row.ours_value, row.unit)),
         ("ratio of rounds", True, _bounds),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from . import memory_peak, memory_saved
-from .budget import available_bytes, parse_bytes
+from .budget import available_bytes
 from .choice import NothingToDoError, named
 from .models import MODELS, Model
 from .notation import size
@@ -24,13 +23,6 @@ QUICK_BUDGET, BUDGET, FULL_BUDGET = 2**27, 2**30, 2**31
 BATCHES, FULL_BATCHES = 4, 8
 # A batch that proves too large takes more than the budget.
 OVERSHOOT = 1.5
-
-
-def _amount(text: str) -> int:
-    try:
-        return parse_bytes(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .timing import Timed
-
 Call = Callable[[], Any]
 
 
@@ -28,9 +26,6 @@ class Peer:
     forward: Callable[[Tensor, float], Call]
     backward: Callable[[Tensor, Tensor, float], Call] | None
     tensor: Callable[[Any], Tensor]
-
-    def timed(self, call: Call) -> Timed:
-        return Timed(call, self.name)
 
 
 def _numpy() -> Peer:

@@ -36,6 +36,14 @@ LEVELS = {
 IN_OWN_PROCESSES = ("ops", "fused")
 
 
+def settle(arguments: Namespace) -> None:
+    """Brings a process into the state that ``arguments`` ask for; before its plan is made."""
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if arguments.device.type == "cuda":
+        torch.cuda.set_device(arguments.device)
+
+
 def _level(suite: str, arguments: Namespace) -> Level:
     quick, usual, full = LEVELS[suite]
     level = quick if arguments.quick else full if arguments.full else usual

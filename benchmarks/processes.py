@@ -15,8 +15,6 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 
-import torch
-
 from .contest import Contest, MismatchError, Seen, take
 from .parent import end_with_parent
 
@@ -27,13 +25,13 @@ class PassError(RuntimeError):
 
 def _pass(connection: Connection, suite: str, arguments: Namespace, number: int, parent: int) -> None:
     """In the child: sends a Taken for each contest, or the MismatchError that ended it."""
-    end_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    end_with_parent(parent)
     from . import plans
     from .session import Timing
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    plans.settle(arguments)
     plan, _ = plans.PLANS[suite](arguments)
     assert isinstance(plan, Timing)
     gc.collect()
@@ -64,7 +62,12 @@ def take_passes(
     for number in range(passes):
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_pass, args=(theirs, suite, arguments, number, os.getpid()))
-        process.start()
+        # A terminal sends Ctrl-C to both; the child inherits what is blocked, until it can ignore it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         theirs.close()
         try:
             for each in seen:

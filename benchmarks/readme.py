@@ -143,7 +143,7 @@ def _ops(run: Run) -> str:
     return (
         f"Ratios are {_text(rival)}'s time / ours: above 1 ours is faster, “same” is within the noise. "
         f"A selection of the {len(rows)} rows against {_text(rival)}. "
-        f"“warm”: outputs get memory that was used before.\n\n{table}"
+        f"“warm”: large outputs get memory that was used before, not new pages.\n\n{table}"
     )
 
 
@@ -202,13 +202,14 @@ def _memory(run: Run) -> str:
     """A column for each contestant, theirs first."""
     names = list(dict.fromkeys([row.rival for row in run.rows] + [row.ours for row in run.rows]))
     lines = []
-    for (case, mode, unit), group in _by(run.rows, lambda row: (row.case, row.mode, row.unit)).items():
+    several = {row.case for row in run.rows if len({other.dtype for other in run.rows if other.case == row.case}) > 1}
+    for (case, dtype, mode, unit), group in _by(run.rows, lambda row: (row.case, row.dtype, row.mode, row.unit)).items():
         values: dict[str, Quantiles] = {}
         for row in group:
             sides = ((row.rival, row.rival_value), (row.ours, row.ours_value))
             values.update({name: value for name, value in sides if value is not None})
         cells = [figure(values[name].median, unit) if name in values else NOTHING for name in names]
-        lines.append([_text(case), _text(mode), *cells])
+        lines.append([_text(f"{case}, {dtype}" if case in several else case), _text(mode), *cells])
     return f"Bytes, or samples in a batch, of every contestant.\n\n{_table(['net', 'what', *names], lines, texts=2)}"
 
 

@@ -16,6 +16,10 @@ FORMAT, VERSION = "leakyrelu-bench", 1
 UNITS = ("seconds", "bytes", "samples")
 
 
+# The obstacle of a row whose ours or rival takes nothing measurable beside what surrounds it.
+TOO_LITTLE = "takes too little beside what surrounds it"
+
+
 class ResultsError(Exception):
     """A file of results that cannot be read or written; the message is one line that names the file."""
 
@@ -120,12 +124,20 @@ class Run:
 def refuse_to_overwrite(paths: Iterable[Path | None], force: bool) -> None:
     """Raises ResultsError if one of ``paths`` is there (unless ``force``), or cannot become a file."""
     for path in filter(None, paths):
-        if path.is_dir():
-            raise ResultsError(f"{path}: is a directory")
-        if path.exists() and not force:
-            raise ResultsError(f"{path}: is there already; --force overwrites it")
-        if not path.absolute().parent.is_dir():
-            raise ResultsError(f"{path}: there is no directory {path.absolute().parent}")
+        folder = path.absolute().parent
+        try:
+            if path.is_dir():
+                raise ResultsError(f"{path}: is a directory")
+            if path.exists() and not path.is_file():
+                raise ResultsError(f"{path}: is not a regular file")
+            if path.exists() and not force:
+                raise ResultsError(f"{path}: is there already; --force overwrites it")
+            if not folder.is_dir():
+                raise ResultsError(f"{path}: there is no directory {folder}")
+            if not os.access(folder, os.W_OK):
+                raise ResultsError(f"{path}: {folder} cannot be written to")
+        except OSError as error:  # a name that is too long, a folder that may not be entered
+            raise ResultsError(f"{path}: {error.strerror or error}") from error
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -184,6 +196,11 @@ def _row(entry: dict[str, Any]) -> Row:
     values["shape"] = tuple(values["shape"])
     values["extra"] = {name: tuple(pair) for name, pair in values["extra"].items()}
     row = Row(**values)
+    texts = (row.suite, row.case, row.dtype, row.layout, row.mode, row.outputs, row.ours, row.rival, row.version)
+    if not all(isinstance(text, str) for text in (*texts, row.obstacle or "")):
+        raise TypeError("a text is not one")
+    if not all(isinstance(length, int) for length in row.shape):
+        raise TypeError(f"shape {row.shape}")
     if row.unit not in UNITS:
         raise ValueError(f"unit {row.unit!r}")
     figures = [row.ratio, row.ratio_low, row.ratio_high, row.noise]
@@ -196,6 +213,14 @@ def _row(entry: dict[str, Any]) -> Row:
     if (row.ratio is not None and row.ratio <= 0) or (row.noise is not None and row.noise < 0):
         raise ValueError(f"ratio {row.ratio}, noise {row.noise}")
     return row
+
+
+def _roof(entry: dict[str, Any]) -> Roof:
+    roof = Roof(**entry)
+    figures = (roof.nbytes, roof.copy_bytes_per_second, roof.triad_bytes_per_second, roof.scale_bytes_per_second)
+    if not all(math.isfinite(figure) and figure > 0 for figure in figures):
+        raise ValueError(f"roof of {roof.case}")
+    return roof
 
 
 def load(path: Path) -> Run:
@@ -216,12 +241,12 @@ def load(path: Path) -> Run:
         raise ResultsError(f"{path}: version {document.get('version')!r} of the format; this program reads {VERSION}")
     try:
         return Run(
-            document["suite"],
+            str(document["suite"]),
             dict(document["arguments"]),
             dict(document["environment"]),
             [_row(entry) for entry in document["rows"]],
-            [Roof(**entry) for entry in document["roofs"]],
+            [_roof(entry) for entry in document["roofs"]],
             bool(document["interrupted"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ResultsError(f"{path}: damaged: {type(error).__name__}: {error}") from error

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from .contest import AGAIN, COPY, SCALE, TRIAD, Seen
-from .results import Quantiles, Roof, Row
+from .results import TOO_LITTLE, Quantiles, Roof, Row
 
 
 def _metrics(seen: Seen, name: str) -> dict[str, float]:
@@ -82,8 +82,8 @@ def rows_of(all_seen: Iterable[Seen]) -> list[Row]:
                         rival_value=seen.values(rival),
                         extra=_extra(seen, ours, rival),
                     )
-                    if min(ratios, default=0) > 0 and min(again) > 0:
-                        of_rounds = Quantiles.of(seen.round_ratios(rival, ours))
+                    if all(each > 0 for each in (*ratios, *again)):  # NaN is not
+                        of_rounds = Quantiles.of(seen.round_ratios(rival, ours) or ratios)
                         row = replace(
                             row,
                             ratio=statistics.median(ratios),
@@ -92,7 +92,7 @@ def rows_of(all_seen: Iterable[Seen]) -> list[Row]:
                         )
                         measured[len(rows)] = _Measured(row, ratios, again)
                     else:
-                        row = replace(row, obstacle="takes too little beside what surrounds it")
+                        row = replace(row, obstacle=TOO_LITTLE)
                 else:
                     row = replace(row, obstacle=obstacle)
                 rows.append(row)
@@ -115,8 +115,6 @@ def roofs_of(all_seen: Iterable[Seen]) -> list[Roof]:
 
 # Of a tensor; for less, the time of the plain operations is that of calling them.
 ROOF_FROM_BYTES = 2**17
-# Those in which ours writes over what it reads, which moves each byte twice but touches half of the memory.
-OVERWRITING_MODES = ("in place", "owned backward")
 
 
 def with_roof_shares(rows: Iterable[Row], roofs: Iterable[Roof]) -> list[Row]:
@@ -124,10 +122,14 @@ def with_roof_shares(rows: Iterable[Row], roofs: Iterable[Roof]) -> list[Row]:
     by_case = {(roof.case, roof.dtype, roof.layout, roof.outputs): roof for roof in roofs if roof.nbytes >= ROOF_FROM_BYTES}
     shown = []
     for row in rows:
-        roof, bandwidths = by_case.get((row.case, row.dtype, row.layout, row.outputs)), row.extra.get("bytes_per_second")
+        extra = dict(row.extra)
+        overwrites = extra.pop("overwrites", (None, None))
+        roof, bandwidths = by_case.get((row.case, row.dtype, row.layout, row.outputs)), extra.get("bytes_per_second")
         if roof and bandwidths:
-            bound = roof.bytes_per_second(row.mode in OVERWRITING_MODES)
-            mine, theirs = (None if value is None else value / bound for value in bandwidths)
-            row = replace(row, extra={**row.extra, "roof_share": (mine, theirs)})
-        shown.append(row)
+            mine, theirs = (
+                None if bandwidth is None else bandwidth / roof.bytes_per_second(bool(in_place))
+                for bandwidth, in_place in zip(bandwidths, overwrites, strict=True)
+            )
+            extra["roof_share"] = (mine, theirs)
+        shown.append(replace(row, extra=extra))
     return shown

@@ -6,6 +6,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from . import contest, environment, processes, results, scoring, tables
+from .compiling import first_line
 from .results import Roof, Row
 from .timing import Stopwatch
 
@@ -83,11 +85,12 @@ def run(suite: str, plan: Plan, arguments: Namespace, notes: Sequence[str] = ())
     device: torch.device = arguments.device
     console = Console()
     if not console.is_terminal:
-        console.width = 200  # a file or a pipe has no width of its own; the tables need this much
+        console.width = 250  # a file or a pipe has no width of its own; the tables need this much
     facts = environment.collect(device, faults=device.type == "cpu")
-    console.print(environment.describe(facts), highlight=False, soft_wrap=True)
+    plain = partial(console.print, highlight=False, soft_wrap=True, markup=False)
+    plain(environment.describe(facts))
     for note in notes:
-        console.print(note, highlight=False, soft_wrap=True)
+        plain(note)
     neighbours = environment.Neighbours()
     known: Results = lambda: ([], [])  # noqa: E731
     status = 0
@@ -105,11 +108,11 @@ def run(suite: str, plan: Plan, arguments: Namespace, notes: Sequence[str] = ())
             for latest in plan.results(step):
                 known = latest
             progress.update(task, description=suite, completed=plan.steps)
-        except contest.MismatchError as error:
+        except (contest.MismatchError, processes.PassError) as error:
             print(f"leakyrelu-bench: error: {error}", file=sys.stderr)
-            return 1
-        except processes.PassError as error:
-            print(f"leakyrelu-bench: error: {error}", file=sys.stderr)
+            status = 1
+        except Exception as error:  # of the system, such as memory that gave out; what is done is kept
+            print(f"leakyrelu-bench: error: {first_line(error)}", file=sys.stderr)
             status = 1
         except KeyboardInterrupt:
             status = 130
@@ -123,17 +126,16 @@ def run(suite: str, plan: Plan, arguments: Namespace, notes: Sequence[str] = ())
         if name not in ("command", "json", "html", "force")
     }
     measured = results.Run(suite, settings, facts, scoring.with_roof_shares(rows, roofs), roofs, interrupted=status != 0)
+    save(measured, arguments.json, arguments.html)  # first: who reads the tables through a pipe may close it
     for table in tables.of(measured):
         console.print(table)
-    console.print(tables.summary(measured), highlight=False, soft_wrap=True)
+    plain(tables.summary(measured))
     if (facts["neighbours_share"] or 0.0) > BUSY:
-        console.print(
-            f"[bold]other processes took {facts['neighbours_share']:.0%} of this machine's cores meanwhile: with neighbours "
-            "that busy, times mean little[/]",
-            highlight=False,
-            soft_wrap=True,
+        plain(
+            f"other processes took {facts['neighbours_share']:.0%} of this machine's cores meanwhile: with neighbours that "
+            "busy, times mean little",
+            style="bold",
         )
-    save(measured, arguments.json, arguments.html)
     return status
 
 

@@ -98,6 +98,7 @@ class Architecture:
         """
         failed: dict[str, str] = {}
         agreement = Agreement(self.made[BUILTIN], inputs, self.seed, mode == TRAINING)
+        agreement.prepare()
         for variant, made in self.made.items():
             if variant is BUILTIN:
                 continue

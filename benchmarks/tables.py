@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from .notation import NOTHING, figure, ratio, size
@@ -58,7 +59,7 @@ def _table(title: str, rows: Sequence[Row]) -> Table:
     noisy = any(row.noise for row in rows)
     for heading in ("case", *(["dtype"] if with_dtype else []), "mode", *(["of ours"] if several_ours else [])):
         table.add_column(heading)
-    of_rivals = [f"vs {rival}" for rival in rivals]
+    of_rivals = [escape(f"vs {rival}") for rival in rivals]
     of_extras = [heading for heading, _, _ in extras]
     for heading in ("ours", rivals[0], *of_rivals, *(["noise"] if noisy else []), *of_extras):
         table.add_column(heading, justify="right")
@@ -69,22 +70,22 @@ def _table(title: str, rows: Sequence[Row]) -> Table:
     for of_line in lines.values():
         there = [entry for entry in (of_line.get(rival) for rival in rivals) if entry]
         row = next((entry for entry in there if entry.ours_value), there[0])
+        beside = of_line.get(rivals[0])  # whose figures stand behind the slash
         if section not in (None, case_name(row)):
             table.add_section()
         section = case_name(row)
-        first = of_line.get(rivals[0])
 
-        def shown(name: str, form: object, row: Row = row) -> str:
-            pair = row.extra.get(name, (None, None))
+        def shown(name: str, form: object, row: Row = row, beside: Row | None = beside) -> str:
+            pair = (row.extra.get(name, (None, None))[0], beside.extra.get(name, (None, None))[1] if beside else None)
             return " / ".join(NOTHING if value is None else form(value) for value in pair)  # type: ignore[operator]
 
         table.add_row(
-            section,
+            escape(section),
             *([row.dtype] if with_dtype else []),
             row.mode,
             *([row.ours] if several_ours else []),
             figure(row.ours_value.median, row.unit) if row.ours_value else "fails",
-            figure(first.rival_value.median, first.unit) if first and first.rival_value else NOTHING,
+            figure(beside.rival_value.median, beside.unit) if beside and beside.rival_value else NOTHING,
             *(_cell(of_line.get(rival)) for rival in rivals),
             *([f"±{noise:.0%}" if (noise := max(entry.noise or 0 for entry in of_line.values())) else ""] if noisy else []),
             *(shown(name, form) for _, name, form in extras),

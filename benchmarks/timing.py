@@ -83,15 +83,21 @@ class CudaStopwatch:
 HOST = HostStopwatch()
 
 
+def _first_call(entry: Timed, stopwatch: Stopwatch) -> tuple[float, float]:
+    """Its time, and what it takes to measure that (on a GPU, to flush the cache)."""
+    begin = time.perf_counter()
+    seconds = stopwatch.time(entry.call, 1)
+    return seconds, time.perf_counter() - begin
+
+
 def _rounds(
     timed: Sequence[Timed], budget: float, stopwatch: Stopwatch, chance: random.Random
 ) -> tuple[list[list[float]], list[float]]:
-    first = [stopwatch.time(entry.call, 1) for entry in timed]
-    if sum(first) < PATIENCE_SECONDS / MIN_ROUNDS:  # or the first call is as good as the second
-        first = [stopwatch.time(entry.call, 1) for entry in timed]
-    per_call = [max(seconds, 1e-7) for seconds in first]
-    calls = [stopwatch.calls(seconds) for seconds in per_call]
-    of_round = sum(count * seconds for count, seconds in zip(calls, per_call, strict=True))
+    first = [_first_call(entry, stopwatch) for entry in timed]
+    if sum(elapsed for _, elapsed in first) < PATIENCE_SECONDS / MIN_ROUNDS:  # or the first call is as good as the second
+        first = [_first_call(entry, stopwatch) for entry in timed]
+    calls = [stopwatch.calls(max(seconds, 1e-7)) for seconds, _ in first]
+    of_round = max(sum(count * elapsed for count, (_, elapsed) in zip(calls, first, strict=True)), 1e-7)
     least = MIN_ROUNDS if MIN_ROUNDS * of_round <= PATIENCE_SECONDS else 2
     rounds = min(MAX_ROUNDS, max(least, round(budget / of_round)))
     seconds: list[list[float]] = [[] for _ in timed]

@@ -1,5 +1,6 @@
 """The command line: what it refuses, what it shows and saves, and that Ctrl-C keeps what is done."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -44,6 +45,7 @@ def run(*arguments):
         ["fused", "--seconds", "0"],
         ["fused", "--dtype", "float32"],
         ["compile", "--max-size", "1"],
+        ["compile", "--no-compile"],
         ["memory", "--budget", "2"],
         ["memory", "--seconds", "1"],
         ["compare", "a.json"],
@@ -56,13 +58,16 @@ def test_bad_arguments(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
     assert stopped.value.code == 2
-    assert "usage: leakyrelu-bench" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("leakyrelu-bench")
+    assert ": error: " in error
+    assert error.count("\n") == 1
 
 
 def test_a_device_that_is_not_there(capsys):
     with pytest.raises(SystemExit):
         cli.main(["ops", "--device", "cuda:99"])
-    assert "argument --device: there is no device cuda:99 here\n" in capsys.readouterr().err
+    assert "argument --device: there is no device cuda:99 here (see leakyrelu-bench ops --help)\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", plans.PLANS)
@@ -200,19 +205,35 @@ def test_a_failure_is_one_line_and_status_1(plan, message, kept, tmp_path, monke
 @pytest.mark.slow
 @pytest.mark.native
 def test_ctrl_c_on_the_real_thing(tmp_path):
+    """As a terminal sends it: to the processes of the passes, too. Whenever it comes, what is done is kept."""
     path = tmp_path / "a.json"
     command = [sys.executable, "-m", "leakyrelu_bench", "ops", "--full", "--no-compile", "--no-peers", "--json", str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        process.stdout.readline()  # it measures from here on
-        time.sleep(20)
-        process.send_signal(signal.SIGINT)
-        shown, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "Traceback" not in errors
+    for patience in (0.5, 60):
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
+            process.stdout.readline()  # it measures from here on
+            time.sleep(patience)
+            os.killpg(process.pid, signal.SIGINT)
+            shown, errors = process.communicate(timeout=60)
+        assert process.returncode == 130, errors
+        assert "Traceback" not in errors
     assert "interrupted: only what was measured until then" in shown
     saved = results.load(path)
     assert saved.interrupted
     assert saved.rows[0].case == "photos, stem 1"
+
+
+@pytest.mark.native
+def test_a_closed_pipe_loses_no_results(tmp_path):
+    path = tmp_path / "a.json"
+    arguments = ["ops", "--only", "2^6", "--seconds", "0.003", "--dtype", "float32", "--no-compile", "--no-peers"]
+    command = [sys.executable, "-m", "leakyrelu_bench", *arguments, "--json", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        process.wait(timeout=120)
+    assert results.load(path).rows
 
 
 @pytest.mark.native
@@ -268,7 +289,7 @@ def test_fused_ends_in_its_summary():
         "ours against compiled: geometric mean of 4",
     ):
         assert word in done.stdout
-    assert "not measured" not in done.stdout
+    assert "not measured: " not in done.stdout
 
 
 @pytest.mark.slow
@@ -313,8 +334,41 @@ def test_environment_is_told_in_full():
     assert "1.00 µs (4 KiB), none to be had (2 MiB)" in with_faults
 
 
-def test_commit_is_that_of_the_sources(monkeypatch):
+def test_what_a_library_says_is_shown_as_it_is(capsys, monkeypatch):
+    class Plan(Interrupted):
+        def results(self, step):
+            odd = row(obstacle="broke [/usr/lib/x.so] pip install 'leakyrelu_ext[peers]'")
+            yield lambda: ([row(), dataclasses.replace(odd, case="[bold]x[/bold]", rival="[a]")], [])
+
+    monkeypatch.setitem(plans.PLANS, "ops", lambda arguments: (Plan(), ["absent: pip install 'leakyrelu_ext[peers]'"]))
+    assert cli.main(["ops"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("leakyrelu_ext[peers]") == 2
+    assert "[bold]x[/bold]" in shown
+    assert "vs [a]" in shown
+
+
+def test_one_file_cannot_be_both(tmp_path, capsys):
+    path = str(tmp_path / "a")
+    assert cli.main(["ops", "--json", path, "--html", path]) == 2
+    assert "is both --json and --html" in capsys.readouterr().err
+
+
+def test_commit_is_that_of_the_sources(monkeypatch, tmp_path):
     assert environment.commit() is None or len(environment.commit()) >= 7
+    for command in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x"],
+    ):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    inside = tmp_path / "site-packages" / "environment.py"
+    inside.parent.mkdir()
+    inside.write_text("")
+    monkeypatch.setattr(environment, "__file__", str(inside))
+    assert environment.commit() is None  # somebody else's
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", "")
+        assert environment.commit() is None
     monkeypatch.setattr(environment, "__file__", str(Path("/") / "environment.py"))
     assert environment.commit() is None
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -24,9 +25,8 @@ def row(ratio=2.0, noise=0.05, case="noise, 2^16", rival="built-in", obstacle=No
 
 def run(*rows, interrupted=False, suite="ops", **environment):
     facts = {"device": "a CPU", "threads": 2, "torch": "2.13.0", **environment}
-    return Run(
-        suite, {"seed": 0}, facts, list(rows), [Roof("noise, 2^16", "float32", "contiguous", "fresh", 4, 1.0, 2.0, 3.0)]
-    )
+    roof = Roof("noise, 2^16", "float32", "contiguous", "fresh", 4, 1.0, 2.0, 3.0)
+    return Run(suite, {"seed": 0}, facts, list(rows), [roof], interrupted)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,12 @@ def test_other_environments_are_named():
     assert found.differences == ["threads: 2 before, 4 after"]
 
 
+def test_an_interrupted_run_is_named_and_nothing_measurable_is_no_failure():
+    found = compare.compare(run(row(2.0)), run(row(obstacle=results.TOO_LITTLE), interrupted=True))
+    assert found.differences == ["after was interrupted"]
+    assert found.regressions(0.05) == []
+
+
 def saved(path, *rows, **settings):
     results.save(run(*rows, **settings), path)
     return str(path)
@@ -131,6 +137,10 @@ FOREIGN = {
     "a negative ratio": json.dumps({**A_FILE, "rows": [{**A_ROW, "ratio": -1.0}]}),
     "a negative noise": json.dumps({**A_FILE, "rows": [{**A_ROW, "noise": -2.0}]}),
     "a text for a figure": json.dumps({**A_FILE, "rows": [{**A_ROW, "extra": {"saved_bytes": ["many", 1]}}]}),
+    "a case that is no text": json.dumps({**A_FILE, "rows": [{**A_ROW, "case": ["x"]}]}),
+    "a shape of texts": json.dumps({**A_FILE, "rows": [{**A_ROW, "shape": ["x"]}]}),
+    "an endless ratio": json.dumps({**A_FILE, "rows": [{**A_ROW, "ratio": 10**400}]}),
+    "a roof without figures": json.dumps({**A_FILE, "rows": [A_ROW], "roofs": [{"case": "x"}]}),
     "another unit": json.dumps({**A_FILE, "rows": [{**A_ROW, "unit": "miles"}]}),
     "not text": b"\xff\xfe\x00",
     "too deep": "[" * 100_000,
@@ -170,7 +180,12 @@ def test_nothing_is_overwritten_without_force(tmp_path):
     with pytest.raises(results.ResultsError, match="--force overwrites it"):
         results.refuse_to_overwrite((None, path), force=False)
     results.refuse_to_overwrite((path,), force=True)
-    for impossible, why in ((tmp_path, "is a directory"), (tmp_path / "no" / "a.json", "there is no directory")):
+    for impossible, why in (
+        (tmp_path, "is a directory"),
+        (tmp_path / "no" / "a.json", "there is no directory"),
+        (tmp_path / ("a" * 300), "File name too long"),
+        (Path("/dev/null"), "is not a regular file"),
+    ):
         with pytest.raises(results.ResultsError, match=why):
             results.refuse_to_overwrite((impossible,), force=True)
 

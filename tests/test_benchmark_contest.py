@@ -58,10 +58,16 @@ def test_differences_are_compared_by_their_medians():
     assert row.ratio == pytest.approx(4.0)
 
 
-def test_differences_of_nothing_are_an_obstacle():
-    row = only_row([{"ours": [-1.0] * 5, "built-in": [8.0] * 5}] * 2, differences=True)
+@pytest.mark.parametrize(("ours", "theirs"), [(-1.0, 8.0), (-1.0, -8.0), (0.0, 8.0), (8.0, 0.0), (0.0, 0.0)])
+def test_differences_of_nothing_are_an_obstacle(ours, theirs):
+    row = only_row([{"ours": [ours] * 5, "built-in": [theirs] * 5}] * 2, differences=True)
     assert (row.ratio, row.verdict) == (None, "none")
-    assert "too little" in row.obstacle
+    assert row.obstacle == results.TOO_LITTLE
+
+
+def test_rounds_that_never_both_take_time_are_no_crash():
+    row = only_row([{"ours": [2.0, 2.0, -9.0, -9.0, 2.0], "built-in": [-1.0, -1.0, 8.0, 8.0, 8.0]}] * 2, differences=True)
+    assert row.ratio == pytest.approx(4.0)
 
 
 def test_other_libraries_have_rounds_of_their_own():
@@ -166,7 +172,7 @@ def test_the_baseline_is_taken_off(monkeypatch):
 def test_roofs_are_bandwidths_of_what_was_timed(monkeypatch):
     monkeypatch.setattr(contest, "interleave", lambda timed, *_, **__: ([[e.call()] * 5 for e in timed], [0] * len(timed)))
     roofs = {name: Timed(lambda seconds=seconds: seconds) for name, seconds in ROOFS.items()}
-    facts = {"moved_bytes": {"ours": 2000, "built-in": 2000}}
+    facts = {"moved_bytes": {"ours": 2000, "built-in": 2000}, "overwrites": {"ours": 1.0, "built-in": 0.0}}
     calls = {"ours": Timed(lambda: 4.0), "built-in": Timed(lambda: 8.0)}
     nbytes = scoring.ROOF_FROM_BYTES
 
@@ -180,9 +186,8 @@ def test_roofs_are_bandwidths_of_what_was_timed(monkeypatch):
     assert roof.scale_bytes_per_second == pytest.approx(2 * nbytes / 0.5)
     rows = scoring.rows_of(last)
     (row,) = scoring.with_roof_shares(rows, [roof])
-    assert row.extra["roof_share"] == pytest.approx((500 / (1.5 * nbytes), 250 / (1.5 * nbytes)))
-    (row,) = scoring.with_roof_shares([dataclasses.replace(rows[0], mode="in place")], [roof])
-    assert row.extra["roof_share"] == pytest.approx((500 / (4 * nbytes), 250 / (4 * nbytes)))
+    assert row.extra["roof_share"] == pytest.approx((500 / (4 * nbytes), 250 / (1.5 * nbytes)))
+    assert "overwrites" not in row.extra
     for other in (dataclasses.replace(roof, dtype="float16"), dataclasses.replace(roof, nbytes=nbytes - 1)):
         assert "roof_share" not in scoring.with_roof_shares(rows, [other])[0].extra
 

@@ -1,5 +1,7 @@
 """`leakyrelu-bench ops` compares before it times, and measures what its rows say."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,8 @@ from cases import randn
 
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
-from leakyrelu_bench import compiling, contest, inputs, ops, peers, scoring
+from leakyrelu_bench import compiling, contest, inputs, ops, peers, results, scoring
+from leakyrelu_bench.bits import close
 from leakyrelu_bench.saved import saved_bytes
 
 import leakyrelu_ext
@@ -64,7 +67,7 @@ def test_modes_and_rivals_by_size():
     rows = rows_of(noise(2**6, 2**20))
     by_mode = {}
     for row in rows:
-        assert row.ratio, row
+        assert row.ratio or row.obstacle == results.TOO_LITTLE, row  # a short look at a difference may see nothing
         by_mode.setdefault((row.shape, row.mode), []).append(row.rival)
     small = [mode for (shape, mode) in by_mode if shape == (2**6,)]
     assert small == ["forward", "in place", "backward", "forward+backward"]
@@ -114,6 +117,15 @@ def test_compiled_functions_are_apart():
     with torch.compiler.set_stance("fail_on_recompile"):
         for size, each in enumerate(compiled, 1):
             each(torch.ones(size))
+
+
+def test_close_is_within_roundings_of_the_dtype():
+    one = torch.tensor([1.0, 6e-8], dtype=torch.float16)  # the second: the smallest subnormal
+    for factor, roundings, expected in ((1 + 2**-10, 2, True), (1 + 2**-9, 3, False), (1 + 2**-9, 4, True)):
+        assert close(one * torch.tensor([factor, 1.0], dtype=torch.float16), one, roundings) == expected
+    assert close(one * torch.tensor([1.0, 2.0], dtype=torch.float16), one, 2)
+    assert not close(one * torch.tensor([1.0, 3.0], dtype=torch.float16), one, 3)
+    assert not close(one * math.nan, one, 100)
 
 
 def test_layouts_are_what_they_are_called():
