@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import torch
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -16,6 +17,18 @@ def test_example_runs():
     assert namespace["x"].grad.shape == namespace["x"].shape
     assert namespace["saved"] == [namespace["x"].numel() // 8] or not namespace["leakyrelu_ext"].build_info()["native"]
     assert isinstance(namespace["model"], torch.nn.Module)
+
+
+def test_the_figures_are_those_of_the_files_of_results():
+    pytest.importorskip("matplotlib")
+    from leakyrelu_bench import readme, results
+
+    folder = Path(__file__).parent.parent / "docs" / "results"
+    runs = [results.load(folder / f"{suite}.json") for suite in ("ops", "fused", "compile", "models", "memory")]
+    assert readme.check(folder.parent.parent / "README.md", runs)
+    assert not any(run.interrupted for run in runs)
+    for picture in re.findall(r'src="(docs/results/[^"]+)"', README):
+        assert (folder.parent.parent / picture).exists()
 
 
 def test_the_two_commands_come_first():
