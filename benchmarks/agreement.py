@@ -20,6 +20,8 @@ from .variants import Made, Variant
 FARTHER = 8.0
 # The built-in's own distance counts as at least this many roundings: by luck it can be less.
 ROUNDINGS = 8
+# Beside the other gradients of its module, one of this size is 0 but for float64's rounding.
+NOTHING = 1e-9
 # oneDNN now and then gives other bits for the same call, most often in a process's first.
 ATTEMPTS = 4
 
@@ -79,16 +81,23 @@ def first_farther(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor], 
     """The first of ``actual`` that is much farther from ``exact`` (float64) than ``expected`` is, by norms, or None.
 
     Allowed is FARTHER times the distance of ``expected``, in that tensor, or relative to its size in the median of all
-    tensors. A gradient that is 0 but for rounding (of a bias before a norm) has the former only.
+    tensors. A gradient that is 0 but for rounding (of a bias before a norm) is as large as its module's other gradients,
+    which are sums of the same terms: how far rounding takes it varies by more than FARTHER.
     """
     if actual.keys() != expected.keys():
         return min(actual.keys() ^ expected.keys())
     sizes = {name: tensor.norm().item() for name, tensor in exact.items()}
+    of_modules: dict[str, float] = {}
+    for name, size in sizes.items():
+        module = name.rpartition(".")[0]
+        of_modules[module] = max(size, of_modules.get(module, 0.0))
     distances = {name: (tensor.double() - exact[name]).norm().item() for name, tensor in expected.items()}
-    typical = statistics.median(distances[name] / size if size else 0.0 for name, size in sizes.items())
+    scales = {name: of_modules[name.rpartition(".")[0]] for name in sizes}
+    scales |= {name: size for name, size in sizes.items() if size > NOTHING * scales[name]}
+    typical = statistics.median(distances[name] / scale if scale else 0.0 for name, scale in scales.items())
     typical = max(typical, ROUNDINGS * torch.finfo(torch.float32).eps / 2)
     for name, tensor in actual.items():
-        allowed = FARTHER * (distances[name] + typical * sizes[name])
+        allowed = FARTHER * (distances[name] + typical * scales[name])
         if not (tensor.double() - exact[name]).norm().item() <= allowed:  # NaN is not
             return name
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -13,7 +13,12 @@ from torch import nn
 import leakyrelu_ext
 
 from .compiling import compiled, first_line
-from .models import Model
+
+
+class Architecture(Protocol):
+    @property
+    def make(self) -> Callable[[], nn.Module]:
+        """The module with nn.LeakyReLU, its weights from torch's generator."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ def _compile_target(target: str) -> Iterator[None]:
         leakyrelu_ext.set_compile_target("builtin")
 
 
-def make(model: Model, variant: Variant, seed: int, device: torch.device | str = "cpu") -> Made:
+def make(model: Architecture, variant: Variant, seed: int, device: torch.device | str = "cpu") -> Made:
     """The same weights for every variant of a seed.
 
     Raises:

@@ -34,7 +34,7 @@ CALLS = {
 }
 OUTPUTS = {
     "nnU-Net 3-D": [(2, 2, 64 >> level, 32 >> level, 32 >> level) for level in range(5)],
-    "nnU-Net 2-D": [(2, 2, 256 >> level, 128 >> level) for level in range(7)],
+    "nnU-Net 2-D": [(2, 2, 256 >> level, 256 >> level) for level in range(7)],
     "DCGAN discriminator": [(2,)],
     "Darknet-53": [(2, 1000)],
     "ESRGAN": [(2, 3, 64, 64)],

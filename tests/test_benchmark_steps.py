@@ -135,14 +135,27 @@ def test_what_differs_is_named(variant, change, name):
 
 
 def test_rounding_is_no_difference_and_a_tenth_percent_is():
-    exact = {"a": torch.linspace(1, 2, 100).double(), "b": torch.zeros(100).double()}
+    exact = {"a.weight": torch.linspace(1, 2, 100).double(), "b.bias": torch.zeros(100).double()}
     noise = torch.linspace(-1e-7, 1e-7, 100)
-    expected = {"a": exact["a"].float() + noise, "b": noise}
+    expected = {"a.weight": exact["a.weight"].float() + noise, "b.bias": noise}
     assert first_farther(expected, expected, exact) is None
-    assert first_farther({"a": exact["a"].float() - 3 * noise, "b": -5 * noise}, expected, exact) is None
-    assert first_farther({"a": expected["a"] * 1.001, "b": noise}, expected, exact) == "a"
-    assert first_farther({"a": expected["a"], "b": 20 * noise}, expected, exact) == "b"
-    assert first_farther({"a": expected["a"]}, expected, exact) == "b"
+    assert first_farther({"a.weight": exact["a.weight"].float() - 3 * noise, "b.bias": -5 * noise}, expected, exact) is None
+    assert first_farther({"a.weight": expected["a.weight"] * 1.001, "b.bias": noise}, expected, exact) == "a.weight"
+    assert first_farther({"a.weight": expected["a.weight"], "b.bias": 20 * noise}, expected, exact) == "b.bias"
+    assert first_farther({"a.weight": expected["a.weight"]}, expected, exact) == "b.bias"
+
+
+def test_a_gradient_that_is_rounding_only_is_held_against_its_modules_others():
+    generator = torch.Generator().manual_seed(0)
+    weight, noise = (torch.randn(1000, generator=generator, dtype=torch.float64) for _ in range(2))
+    zero = 1e-17 * noise
+    builtins = 1e-8 * noise
+    exact = {"gradient of conv.weight": weight, "gradient of conv.bias": zero, "gradient of other.bias": zero}
+    expected = {name: (tensor + builtins).float() for name, tensor in exact.items()}
+    scattered = {**expected, "gradient of conv.bias": 1e-7 * noise}
+    assert first_farther(scattered, expected, exact) is None
+    assert first_farther({**scattered, "gradient of conv.bias": 1e-4 * noise}, expected, exact) == "gradient of conv.bias"
+    assert first_farther({**expected, "gradient of other.bias": 1e-7 * noise}, expected, exact) == "gradient of other.bias"
 
 
 @pytest.mark.parametrize(
