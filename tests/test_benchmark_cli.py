@@ -208,7 +208,7 @@ def test_ctrl_c_on_the_real_thing(tmp_path):
     """As a terminal sends it: to the processes of the passes, too. Whenever it comes, what is done is kept."""
     path = tmp_path / "a.json"
     command = [sys.executable, "-m", "leakyrelu_bench", "ops", "--full", "--no-compile", "--no-peers", "--json", str(path)]
-    for patience in (0.5, 60):
+    for patience in (0.5, 15):
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         ) as process:
@@ -258,13 +258,12 @@ def test_without_the_extra_it_says_how_to_get_it():
 @pytest.mark.slow
 @pytest.mark.native
 def test_ops_ends_in_its_table():
-    done = run("ops", "--max-size", "4096", "--seconds", "0.02", "--seed", "3", "--threads", "1")
+    done = run("ops", "--quick", "--max-size", "4096", "--seconds", "0.02", "--seed", "3", "--threads", "1")
     assert done.returncode == 0, done.stderr
     assert "1 thread(s)" in done.stdout.splitlines()[0]
     for word in (
-        "photos, stem 1",
-        "channels_last",
-        "noise, 2^12",
+        "photos, stem 2",
+        "noise, 2^6",
         "bfloat16",
         "forward+backward",
         "owned backward",
