@@ -1,5 +1,7 @@
 """Leaky ReLU for PyTorch with fused native kernels and one bit per element saved for the backward."""
 
+from . import diagnostics as diagnostics
+from . import init as init
 from ._library import build_info, stats
 from ._version import __version__
 from .autograd import LeakyReLUFunction

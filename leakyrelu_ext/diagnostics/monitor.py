@@ -1,0 +1,318 @@
+"""Watching a model's activations through hooks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ..modules import AddLeakyReLU, BiasLeakyReLU
+from .site import Site
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Subclasses, such as leakyrelu_ext.LeakyReLU, count as what they are of.
+_ACTIVATIONS = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, BiasLeakyReLU, AddLeakyReLU),
+    *(nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Sigmoid, nn.Tanh),
+)
+# What these put out has its channels in dimension 1.
+_CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
+
+
+def _has_values(x: Tensor) -> bool:
+    """Of its own: not a transform's, which they must not leave, not fake, not a wrapper's such as DTensor."""
+    if type(x).__torch_dispatch__ is not Tensor.__torch_dispatch__ or torch._C._functorch.is_functorch_wrapped_tensor(x):
+        return False
+    return x.is_floating_point() and x.layout == torch.strided and not x.is_nested and not x.is_meta
+
+
+def _values(x: Tensor) -> Tensor:
+    return x.detach().as_subclass(Tensor)
+
+
+def _pre_activation(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
+    """What the activation is taken of, and a tensor of the same gradient. None if there is no telling."""
+    tensors = [x for x in (*args, kwargs.get("input"), kwargs.get("residual")) if isinstance(x, Tensor)]
+    if not tensors or torch._C._get_tracing_state() is not None or not all(map(_has_values, tensors)):
+        return None
+    x = tensors[0]
+    seen = _values(x)
+    if isinstance(module, AddLeakyReLU) and len(tensors) > 1:
+        seen = seen + _values(tensors[1])
+        x = x if x.requires_grad or tensors[1].shape != x.shape else tensors[1]
+    elif isinstance(module, BiasLeakyReLU) and module.bias is not None:
+        if not -x.dim() <= module.dim < x.dim():
+            return None  # the module will say so
+        shape = [1] * x.dim()
+        shape[module.dim] = -1
+        seen = seen + module.bias.detach().view(shape)
+    return seen if seen.dim() else seen.reshape(1), x
+
+
+def _remove(handles: list[RemovableHandle]) -> None:
+    for handle in handles:
+        handle.remove()
+    handles.clear()
+
+
+def _cell(value: object) -> str:
+    return "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+class ActivationMonitor:
+    r"""Watches the activations of a model, through hooks, while the context lasts.
+
+    For each place where an activation module is called (ReLU, LeakyReLU built-in and ours, PReLU, RReLU, ELU, GELU, SiLU,
+    Sigmoid, Tanh, …; in place, too): the share of negative inputs, units that are dead, mean and variance of inputs and
+    outputs, and of the gradient with respect to the input its mean, variance and norm. A module that a forward calls several
+    times has a line for each ("act", "act#2", …). Nothing that the model computes changes.
+
+    A unit is a channel, dimension 1, or what comes from :class:`torch.nn.Linear` a feature, the last dimension (so is it if
+    there are fewer than three). It is *dead* if its inputs were all 0 or negative in all that was observed; its gradient is
+    then 0 with ReLU, but not with Leaky ReLU: units whose gradient was exactly 0 throughout are counted apart. To know what
+    is dead on a dataset, observe all of it (``every=1``); within training, weights change meanwhile.
+
+    The gradient is that of all that the input goes into, beside the activation too, and scaled where the loss is
+    (``torch.amp.GradScaler``). Backwards count while the context lasts. What is seen stays on the model's device and is read
+    some hundred calls at a time. Observing costs some passes over every activation's input, output and gradient: training
+    steps of small convolutional networks took 17 to 31 % longer with ``every=1``, 3 to 4 % with 10, and no longer than the
+    noise with 100; those of a perceptron of width 64, 0.3 ms each, 196, 28 and 7 % (a CPU's thread).
+
+    Args:
+        model: any module with activation modules in it (functional calls are not seen), whose inputs are strided tensors of
+            any shape ``(*)`` and floating-point dtype (others are not observed). May be wrapped in DistributedDataParallel;
+            each process sees its own part. What runs compiled is not observed, whether :func:`torch.compile` came before or
+            within the context: let some batches run eagerly, in ``torch.compiler.set_stance("force_eager")``.
+        every: only one in so many forwards of ``model``, the first one included, and its backward.
+        unit_dim: the dimension that holds the units, of every activation. Default: as above.
+
+    Raises:
+        TypeError: ``model`` is no :class:`torch.nn.Module`; ``every`` or ``unit_dim`` is no integer.
+        ValueError: ``model`` has no activation module, or ``every`` is below 1.
+        IndexError: in a forward: an activation's input has no dimension ``unit_dim``.
+
+    Example::
+
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+        >>> with ActivationMonitor(model) as monitor:
+        ...     model(torch.randn(16, 4)).sum().backward()
+        >>> monitor.to_dict()["layers"][0]["units"]
+        8
+
+    Lu et al.: Dying ReLU and Initialization, arXiv:1903.06733; Glorot, Bengio: Understanding the difficulty of training deep
+    feedforward neural networks, AISTATS 2010 (variances and gradients by depth).
+    """
+
+    def __init__(self, model: nn.Module, every: int = 1, unit_dim: int | None = None) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"argument 'model' must be a torch.nn.Module, got {type(model).__name__}")
+        if isinstance(every, bool) or not isinstance(every, int):
+            raise TypeError(f"argument 'every' must be an integer, got {every!r}")
+        if every < 1:
+            raise ValueError(f"argument 'every' must be at least 1, got {every}")
+        if unit_dim is not None and (isinstance(unit_dim, bool) or not isinstance(unit_dim, int)):
+            raise TypeError(f"argument 'unit_dim' must be an integer or None, got {unit_dim!r}")
+        self._watched = {name: module for name, module in model.named_modules() if isinstance(module, _ACTIVATIONS)}
+        if not self._watched:
+            raise ValueError(f"argument 'model' ({type(model).__name__}) has no activation module")
+        self._model, self._every, self._unit_dim = model, every, unit_dim
+        self._handles: list[RemovableHandle] = []  # on the model, while the context lasts
+        self._inner: list[RemovableHandle] = []  # on what is in it, while a forward is observed; the others pay nothing
+        self._of_leaves: list[RemovableHandle] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets what was observed."""
+        self._forwards = self._observed = 0
+        self._active = False
+        self._sites: dict[tuple[str, int], Site] = {}
+        self._turns: dict[str, int] = {}
+        self._open: dict[str, Site] = {}
+        self._latest: nn.Module | None = None
+
+    def __enter__(self) -> ActivationMonitor:
+        if self._handles:
+            raise RuntimeError("this ActivationMonitor observes already")
+        self._handles += (
+            self._model.register_forward_pre_hook(self._begin, prepend=True, with_kwargs=True),
+            self._model.register_forward_hook(self._end, always_call=True),
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._detach()
+        _remove(self._handles)
+        _remove(self._of_leaves)
+
+    def _attach(self) -> None:
+        for module in self._model.modules():
+            if isinstance(module, (nn.Linear, *_CHANNELS_FIRST)):
+                self._inner.append(module.register_forward_hook(self._pass))
+        for name, module in self._watched.items():
+            if module is not self._model:  # whose hooks run already
+                self._inner += (
+                    module.register_forward_pre_hook(partial(self._before, name), with_kwargs=True),
+                    module.register_forward_hook(partial(self._after, name)),
+                )
+
+    def _detach(self) -> None:
+        self._active = False  # what is called by itself, outside of the model's forward, is not of it
+        _remove(self._inner)
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling():  # or Dynamo would break its graph at every hook, and refuse fullgraph
+            return
+        self._detach()
+        self._active = self._forwards % self._every == 0
+        self._forwards += 1
+        self._observed += self._active
+        if self._active:
+            self._turns.clear()
+            self._open.clear()
+            self._latest = None
+            _remove(self._of_leaves)
+            self._attach()
+            if module in self._watched.values():
+                self._before("", module, args, kwargs)
+
+    def _end(self, module: nn.Module, args: object, output: object) -> None:
+        if not torch.compiler.is_compiling():
+            self._after("", module, args, output)
+            self._detach()
+
+    def _pass(self, module: nn.Module, *_: object) -> None:
+        if not torch.compiler.is_compiling():
+            self._latest = module
+
+    def _dim(self, name: str, module: nn.Module, x: Tensor) -> int:
+        """Where the units are."""
+        if (dim := self._unit_dim) is not None:
+            if not -x.dim() <= dim < x.dim():
+                raise IndexError(
+                    f"argument 'unit_dim' is {dim}, but the input of {name or 'the model'} has {x.dim()} dimensions"
+                )
+        elif isinstance(module, BiasLeakyReLU):
+            dim = module.dim
+        elif x.dim() < 3:
+            dim = -1
+        else:
+            linear = isinstance(self._latest, nn.Linear) and self._latest.out_features == x.shape[-1]
+            dim = -1 if linear else 1
+        return dim % x.dim()
+
+    def _before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling() or not self._active or (found := _pre_activation(module, args, kwargs)) is None:
+            return
+        seen, x = found
+        dim = self._dim(name, module, seen)
+        turn = self._turns[name] = self._turns.get(name, 0) + 1
+        site = self._sites.get((name, turn))
+        if site is None:
+            site = self._sites[name, turn] = Site(name if turn == 1 else f"{name}#{turn}", type(module).__name__)
+        site.see_input(seen, dim)
+        self._open[name] = site
+        if x.requires_grad and torch.is_grad_enabled():
+            # Registered before an activation in place overwrites x: of the value that it is now.
+            handle = x.register_hook(partial(self._see_gradient, site, dim))  # type: ignore[no-untyped-call]
+            if x.is_leaf:  # it outlives this forward
+                self._of_leaves.append(handle)
+
+    def _after(self, name: str, module: nn.Module, args: object, output: object) -> None:
+        if torch.compiler.is_compiling() or not self._active or not isinstance(output, Tensor):
+            return
+        if (site := self._open.pop(name, None)) is not None:
+            site.see_output(_values(output))
+
+    def _see_gradient(self, site: Site, dim: int, gradient: Tensor) -> None:
+        if self._handles:
+            values = _values(gradient)
+            site.see_gradient(values if values.dim() else values.reshape(1), dim)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that was observed, for JSON; None stands for what is not known.
+
+        ``forwards`` (seen), ``observed`` (of them), ``gradient_norm_ratio`` (the first site's ``gradient_norm`` / the last
+        one's, of those that had a backward: far below 1 they vanish, far above they explode) and ``layers``, in the order of
+        their first call, each with ``name`` and ``kind`` (class), ``calls``, ``elements`` (of all inputs), ``units``,
+        ``negative_share`` (inputs < 0, of all elements), ``dead_units``, ``dead_share``, ``zero_gradient_units``,
+        ``zero_gradient_share``, ``mean`` and ``variance`` of outputs, ``pre_mean`` and ``pre_variance`` of inputs,
+        ``gradient_mean``, ``gradient_variance`` and ``gradient_norm`` (the root mean square over backwards of the whole
+        tensor's 2-norm) of the gradient with respect to the input, and ``nonfinite``, how many inputs were infinite or NaN.
+
+        An input is the sum that a BiasLeakyReLU or AddLeakyReLU makes. NaN is neither negative nor dead. Means, variances
+        and norms leave out calls with an infinity or NaN. Variances are mean squares less squared means; for inputs narrower
+        than float64 they are good to about ``1e-6 * mean ** 2``. ``units`` and all that counts them is None if they changed.
+        """
+        layers = [site.to_dict() for site in self._sites.values()]
+        norms = [layer["gradient_norm"] for layer in layers if layer["gradient_norm"] is not None]
+        ratio = norms[0] / norms[-1] if norms and norms[-1] else None
+        return {"forwards": self._forwards, "observed": self._observed, "gradient_norm_ratio": ratio, "layers": layers}
+
+    def summary(self) -> str:
+        """A table, a line a site, and one of all together."""
+        found = self.to_dict()
+        columns = {
+            "layer": "name",
+            "kind": "kind",
+            "units": "units",
+            "dead": "dead_units",
+            "zero gradient": "zero_gradient_units",
+            "negative": "negative_share",
+            "input variance": "pre_variance",
+            "output variance": "variance",
+            "gradient norm": "gradient_norm",
+        }
+        rows = [[_cell(layer[key]) for key in columns.values()] for layer in found["layers"]]
+        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (list(columns), *rows)]
+        units, dead = (sum(layer[key] or 0 for layer in found["layers"]) for key in ("units", "dead_units"))
+        if found["observed"] and not rows:
+            lines.append("no activation was seen (compiled, none is)")
+        ratio = _cell(found["gradient_norm_ratio"])
+        lines.append(
+            f"{dead} of {units} units dead; gradient norm at the first / at the last: {ratio}; "
+            f"{found['observed']} of {found['forwards']} forwards observed"
+        )
+        return "\n".join(lines)
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """By depth: dead units and negative inputs, variances, gradient norms; written to ``path`` if one is given.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise ImportError("ActivationMonitor.plot needs matplotlib: pip install matplotlib") from error
+        layers = self.to_dict()["layers"]
+        depth = range(1, len(layers) + 1)
+        figure = Figure(figsize=(10, 3.2), layout="constrained")
+        panels = (
+            ("share", "linear", (("dead units", "dead_share"), ("negative inputs", "negative_share"))),
+            ("variance", "log", (("of inputs", "pre_variance"), ("of outputs", "variance"))),
+            ("gradient norm", "log", (("", "gradient_norm"),)),
+        )
+        for axes, (title, scale, lines) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+            for label, key in lines:
+                values = [math.nan if layer[key] is None else layer[key] for layer in layers]
+                axes.plot(depth, values, marker="o", label=label)
+            if scale == "log" and any(value > 0 for line in axes.get_lines() for value in line.get_ydata()):
+                axes.set_yscale("log")
+            axes.set(title=title, xlabel="depth", ylim=(-0.02, 1.02) if scale == "linear" else None)
+            if lines[0][0]:
+                axes.legend()
+        if path is not None:
+            figure.savefig(path)
+        return figure
