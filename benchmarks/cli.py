@@ -17,6 +17,7 @@ from .budget import parse_bytes
 from .choice import NothingToDoError
 from .inputs import DTYPES
 from .results import ResultsError, load, refuse_to_overwrite
+from .study import options
 
 T = TypeVar("T", int, float)
 
@@ -30,6 +31,7 @@ examples:
   leakyrelu-bench ops --only 2^20 --dtype bfloat16
   leakyrelu-bench memory --budget 2GiB --only nnU-Net
   leakyrelu-bench models --only GAN --json mine.json --html mine.html
+  leakyrelu-bench train --claim dying-relu         is it true, what they say of Leaky ReLU?
   leakyrelu-bench compare before.json after.json   what changed beyond the noise
   leakyrelu-bench report *.json --html all.html    one page of several runs"""
 
@@ -60,19 +62,26 @@ def _device(text: str) -> torch.device:
     return device
 
 
-def _measuring(command: argparse.ArgumentParser, devices: bool) -> None:
-    """The options that all suites share."""
+def _measuring(command: argparse.ArgumentParser, devices: bool, cases: bool = True) -> None:
+    """The options that all suites share; ``cases``: has some that are chosen by their names."""
     command.add_argument(
         "--device",
         type=_device if devices else _cpu,
         default=torch.device("cpu"),
         help="cpu, cuda or cuda:N; default: cpu" if devices else "cpu: this suite has no other",
     )
-    command.add_argument("--threads", type=_within(int, 1, os.cpu_count() or 1), help="default: torch's own choice")
+    command.add_argument(
+        "--threads",
+        type=_within(int, 1, os.cpu_count() or 1),
+        help="default: torch's own choice" if cases else "of each run, whose rounding depends on it; default: 1",
+    )
     how = command.add_mutually_exclusive_group()
     how.add_argument("--quick", action="store_true", help="fewer cases, less time on each")
     how.add_argument("--full", action="store_true", help="more passes, more time on each: for figures to publish")
-    command.add_argument("--only", metavar="TEXT", default="", help="only cases with this in their names, as in the table")
+    if cases:
+        command.add_argument(
+            "--only", metavar="TEXT", default="", help="only cases with this in their names, as in the table"
+        )
     command.add_argument("--seed", type=_within(int, 0, 2**63 - 1), default=0, help="of weights and noise; default: 0")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the results there, for compare and report")
     command.add_argument("--html", type=Path, metavar="FILE", help="write them as a page that needs no network")
@@ -212,6 +221,10 @@ def parser() -> argparse.ArgumentParser:
         "the libraries; default: 1 GiB, --quick 128 MiB, --full 2 GiB",
     )
 
+    train = add("train", "is it true, what is said of Leaky ReLU? Trainings on real data that decide", options.DESCRIPTION)
+    _measuring(train, devices=True, cases=False)
+    options.add(train, lambda low, high: _within(int, low, high), lambda low, high: _within(float, low, high))
+
     compare = add(
         "compare",
         "what got better or worse between two files of results, beyond the noise of both",
@@ -242,7 +255,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="README.md",
         help="write the sections between its markers anew; of several runs of a suite its table shows the first",
     )
-    report.add_argument("--force", action="store_true", help="overwrite the page and the figures if they are there")
+    report.add_argument(
+        "--study",
+        type=Path,
+        metavar="STUDY.md",
+        help="write what a training study found as a document, with the figures of --png",
+    )
+    report.add_argument("--force", action="store_true", help="overwrite the page, the figures and the document")
     return top
 
 
@@ -259,6 +278,12 @@ def _measure(arguments: argparse.Namespace) -> int:
     plans.settle(arguments)
     plan, notes = plans.PLANS[arguments.command](arguments)
     return session.run(arguments.command, plan, arguments, notes)
+
+
+def _train(arguments: argparse.Namespace, raw: Sequence[str]) -> int:
+    from .study import command
+
+    return command.main(arguments, raw)
 
 
 def _compare(arguments: argparse.Namespace) -> int:
@@ -291,10 +316,14 @@ def _report(arguments: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     top = parser()
     parsed = top.parse_args(arguments)
-    if parsed.command == "report" and not (parsed.html or parsed.png or parsed.readme):
-        top.error("report has nothing to write: give one or more of --html FILE, --png FOLDER, --readme README.md")
+    if parsed.command == "report" and not (parsed.html or parsed.png or parsed.readme or parsed.study):
+        top.error(
+            "report has nothing to write: give --html FILE, --png FOLDER, --readme README.md, --study STUDY.md or several"
+        )
     run = {"compare": _compare, "report": _report}.get(parsed.command, _measure)
     try:
+        if parsed.command == "train":
+            return _train(parsed, sys.argv[1:] if arguments is None else arguments)
         return run(parsed)
     except (ResultsError, NothingToDoError) as error:
         print(f"leakyrelu-bench {parsed.command}: error: {error}", file=sys.stderr)

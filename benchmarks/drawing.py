@@ -6,8 +6,8 @@ import base64
 import io
 import math
 import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
@@ -76,6 +76,21 @@ class Picture:
         return file.getvalue()
 
 
+def file_name(text: str) -> str:
+    return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split()) or "rows"
+
+
+def named_apart(pictures: Iterable[Picture]) -> list[Picture]:
+    """The same with names that are files', numbered where they would be the same."""
+    drawn: dict[str, Picture] = {}
+    for picture in pictures:
+        name, number = file_name(picture.name), 2
+        while name in drawn:
+            name, number = f"{file_name(picture.name)}-{number}", number + 1
+        drawn[name] = replace(picture, name=name)
+    return list(drawn.values())
+
+
 @dataclass(frozen=True)
 class Style:
     color: str
@@ -103,15 +118,20 @@ def backing(theme: Theme) -> dict[str, object]:
 
 
 def lay_out(
-    theme: Theme, title: str, legend: Sequence[Line2D | Patch], heights: Sequence[float], columns: int = 1
+    theme: Theme,
+    title: str,
+    legend: Sequence[Line2D | Patch],
+    heights: Sequence[float],
+    columns: int = 1,
+    bottom: float = 0.5,
 ) -> Figure:
-    """A figure with a title, a legend below it and rows of panels of ``heights`` (inches)."""
+    """A figure with a title, a legend below it, rows of panels of ``heights`` and ``bottom`` below them (inches)."""
     wrapped = textwrap.wrap(plain(title), 42)
     labels = [str(entry.get_label()) for entry in legend]
     # As many legend columns as their texts leave room for.
     per_row = max(1, min(len(labels), int(52 / (max(map(len, labels), default=1) + 5))))
     top = 0.12 + 0.19 * len(wrapped) + (0.06 + 0.19 * math.ceil(len(labels) / per_row) if labels else 0.0)
-    gap, bottom = 0.42, 0.5
+    gap = 0.42
     first_gap = 0.08 if columns == 1 else 0.26  # panels that stand beside others have titles
     height = top + first_gap + sum(heights) + gap * (len(heights) - 1) + bottom
     drawn = Figure(figsize=(_WIDTH, height), facecolor=theme.background)

@@ -23,7 +23,9 @@ from .drawing import (
     Theme,
     backing,
     bars_from,
+    file_name,
     lay_out,
+    named_apart,
     panels_over_size,
     ratio_bars,
     ratio_scale,
@@ -181,7 +183,7 @@ def step_ratios(run: Run, mode: str) -> Picture | None:
     alt = (
         f"Bars, {mode}: " + "; ".join(f"{name_of(row)}, {row.ours} against {row.rival}: {ratio(row)}" for row in rows) + "."
     )
-    name = f"{run.suite}-{_file_name(mode)}"
+    name = f"{run.suite}-{file_name(mode)}"
     return _picture(
         name,
         title,
@@ -252,7 +254,7 @@ def dots(run: Run, mode: str) -> Picture | None:
 
     title = f"{mode}: each rival's time / ours; right of “same” ours is faster"
     alt = f"Dots, {mode}, a line per case: the time of {', '.join(names)}, each divided by ours."
-    return _picture(f"{run.suite}-{_file_name(mode)}", title, alt, draw)
+    return _picture(f"{run.suite}-{file_name(mode)}", title, alt, draw)
 
 
 def amounts(run: Run, mode: str) -> Picture | None:
@@ -293,7 +295,7 @@ def amounts(run: Run, mode: str) -> Picture | None:
         drawn.axes[0].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0%}"))
         return drawn
 
-    return _picture(f"{run.suite}-{_file_name(mode)}", title, alt + ".", draw)
+    return _picture(f"{run.suite}-{file_name(mode)}", title, alt + ".", draw)
 
 
 def _picture(name: str, title: str, alt: str, draw: Callable[..., Figure]) -> Picture:
@@ -304,14 +306,9 @@ def _power(rows: Iterable[Row], least_or_most: Callable[[Iterable[float]], float
     return f"{math.log2(least_or_most(math.prod(row.shape) for row in rows)):.3g}"
 
 
-def _file_name(text: str) -> str:
-    return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split()) or "rows"
-
-
 def pictures(runs: Sequence[Run]) -> list[Picture]:
     """All that these runs have rows for, with a name each; later runs of a suite have theirs numbered."""
     drawn: list[Picture] = []
-    taken: set[str] = set()
     for run in runs:
         modes = list(dict.fromkeys(row.mode for row in run.rows))
         if run.suite == "ops":
@@ -323,10 +320,5 @@ def pictures(runs: Sequence[Run]) -> list[Picture]:
         else:
             seconds = {row.mode for row in run.rows if row.unit == "seconds"}
             found = [step_ratios(run, mode) if mode in seconds else amounts(run, mode) for mode in modes]
-        for picture in filter(None, found):
-            name, number = _file_name(picture.name), 2
-            while name in taken:
-                name, number = f"{_file_name(picture.name)}-{number}", number + 1
-            taken.add(name)
-            drawn.append(replace(picture, name=name, run=run))
-    return drawn
+        drawn += [replace(picture, run=run) for picture in found if picture]
+    return named_apart(drawn)

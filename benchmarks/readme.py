@@ -1,7 +1,7 @@
 """README's sections of figures, written from files of results, between markers that stay where they are.
 
 ``<!-- results: begin -->`` and ``<!-- results: end -->`` stand around what `ops` measured, and so do ``fused``, ``compile``,
-``models`` and ``memory``.
+``models``, ``memory`` and, of a training study, ``train``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from .figures import pictures
-from .notation import NOTHING, figure, page_faults, plain, ratio, size
-from .results import Quantiles, ResultsError, Row, Run, write
+from .markdown import table as _table
+from .markdown import text as _text
+from .markdown import where
+from .notation import NOTHING, figure, plain, ratio, size
+from .results import STUDY, Quantiles, ResultsError, Row, Run, write
+from .study import document as study_document
+from .study.study import Study
 from .summary import baseline, by_rival, counterpart, name_of, obstacles
 
 T = TypeVar("T")
@@ -24,41 +29,6 @@ K = TypeVar("K")
 MARKERS = {"ops": "results"}  # of a suite; others have a marker of their own name
 PICTURES = "docs/results"  # beside README
 _SHOWN = 12  # rows of a table none of which is among the telling ones
-
-
-def where(run: Run) -> str:
-    """When, on what and with what ``run`` was measured, in a line; what its file does not say is left out."""
-    facts = run.environment
-
-    def fact(name: str, form: str = "{}") -> str:
-        value = facts.get(name)
-        return form.format(value) if value not in (None, "") else ""
-
-    faults = page_faults(facts)
-    parts = (
-        str(facts.get("started") or "")[:10],
-        fact("device"),
-        fact("threads", "{} threads") if facts.get("threads") != 1 else "1 thread",
-        fact("cpu_tier", "{} kernels"),
-        fact("torch", "torch {}"),
-        fact("commit", "commit {}"),
-        fact("huge_pages", "transparent huge pages: {}"),
-        faults and f"page faults at {faults}",
-        "interrupted: rows are missing" if run.interrupted else "",
-    )
-    return plain(", ".join(part for part in parts if part))
-
-
-def _text(text: object) -> str:
-    """Of what a file of results holds, Markdown that shows it as it is, in a table too."""
-    return re.sub(r"([\\`*\[\]|~$]|\b_|_\b)", r"\\\1", html.escape(plain(text), quote=False))
-
-
-def _table(headings: Sequence[str], lines: Iterable[Sequence[str]], texts: int) -> str:
-    """``texts``: how many columns come before those of numbers."""
-    rule = "|" + "---|" * texts + "--:|" * (len(headings) - texts)
-    written = ["| " + " | ".join(cells) + " |" for cells in ([_text(heading) for heading in headings], *lines)]
-    return "\n".join([written[0], rule, *written[1:]])
 
 
 def _list(names: Sequence[str], word: str) -> str:
@@ -232,22 +202,26 @@ def _images(run: Run, runs: Sequence[Run]) -> str:
     return "<p>\n" + "\n".join(images) + "\n</p>\n\n" if images else ""
 
 
-def render(runs: Sequence[Run]) -> dict[str, str]:
+def render(runs: Sequence[Run | Study]) -> dict[str, str]:
     """By marker, the Markdown between the two lines of it. The first run of a suite is shown; all are summed up."""
     sections = {}
-    for suite, of_suite in _by(runs, lambda run: run.suite).items():
+    benches = [run for run in runs if isinstance(run, Run)]
+    for suite, of_suite in _by(benches, lambda run: run.suite).items():
         shown = of_suite[0]
         body = _BODIES.get(suite, _steps)(shown) if shown.rows else "No rows."
-        text = f"`leakyrelu-bench {_text(suite)}`, {_text(where(shown))}. {body}\n\n{_images(shown, runs)}"
+        text = f"`leakyrelu-bench {_text(suite)}`, {_text(where(shown))}. {body}\n\n{_images(shown, benches)}"
         for number, run in enumerate(of_suite):
             if number:
                 text += f"\nAnother run, {_text(where(run))}:\n\n"
             text += (_in_all(run) + _missing(run)) or "- Nothing was compared.\n"
         sections[MARKERS.get(suite, suite)] = text
+    for study in runs:
+        if isinstance(study, Study):
+            sections.setdefault(STUDY, study_document.of_readme(study, PICTURES))
     return sections
 
 
-def updated(path: Path, runs: Sequence[Run]) -> str:
+def updated(path: Path, runs: Sequence[Run | Study]) -> str:
     """What ``path`` would hold after :func:`update`.
 
     Raises:
@@ -270,7 +244,7 @@ def updated(path: Path, runs: Sequence[Run]) -> str:
     return text
 
 
-def update(path: Path, runs: Sequence[Run]) -> None:
+def update(path: Path, runs: Sequence[Run | Study]) -> None:
     """Writes the sections of ``runs`` anew.
 
     Raises:
@@ -279,7 +253,7 @@ def update(path: Path, runs: Sequence[Run]) -> None:
     write(path, updated(path, runs))
 
 
-def check(path: Path, runs: Sequence[Run]) -> bool:
+def check(path: Path, runs: Sequence[Run | Study]) -> bool:
     """Whether ``path`` holds what :func:`update` would write.
 
     Raises:

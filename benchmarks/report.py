@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from . import readme
-from .drawing import DARK, LIGHT, Picture
+from .drawing import DARK, LIGHT, Picture, named_apart
 from .figures import pictures
 from .listing import Listing, listings
+from .markdown import where
 from .notation import NOTHING, page_faults, plain, ratio, size
-from .results import ResultsError, Row, Run, load, refuse_to_overwrite, write
+from .results import STUDY, ResultsError, Row, Run, document, load, refuse_to_overwrite, write
+from .study import document as study_document
+from .study import figures as study_figures
+from .study import page as study_page
+from .study.study import Study
+from .study.study import load as load_study
 from .summary import Summary, by_rival, lost, name_of, obstacles
 
 _TITLES = {
@@ -75,7 +81,7 @@ def _section(number: int, run: Run, drawn: Sequence[Picture]) -> _Section:
         f"run-{number}",
         _TITLES.get(run.suite, plain(run.suite)),
         plain(run.suite),
-        plain(readme.where(run)),
+        plain(where(run)),
         run.interrupted,
         _verdict(run.rows),
         [_summary_cells(summary, several) for summary in by_rival(run)]
@@ -109,14 +115,27 @@ def _written(name: str, value: Any) -> str:
     return str(value)
 
 
-def _facts(run: Run) -> dict[str, str]:
+def _benches(runs: Sequence[Run | Study]) -> list[Run]:
+    return [run for run in runs if isinstance(run, Run)]
+
+
+def _studies(runs: Sequence[Run | Study]) -> list[Study]:
+    return [run for run in runs if isinstance(run, Study)]
+
+
+def _pictures(runs: Sequence[Run | Study]) -> list[Picture]:
+    of_studies = [picture for study in _studies(runs) for picture in study_figures.pictures(study)]
+    return named_apart([*pictures(_benches(runs)), *of_studies])
+
+
+def _facts(run: Run | Study) -> dict[str, str]:
     facts = {name: plain(_written(name, value)) for name, value in run.environment.items()}
     facts |= {f"argument {name}": plain(_written(name, value)) for name, value in run.arguments.items()}
     facts["interrupted"] = "yes, rows are missing" if run.interrupted else "no"
     return {plain(name.replace("_", " ")): fact for name, fact in facts.items()}
 
 
-def _environment(runs: Sequence[Run]) -> tuple[list[tuple[str, str]], list[tuple[str, list[str]]]]:
+def _environment(runs: Sequence[Run | Study]) -> tuple[list[tuple[str, str]], list[tuple[str, list[str]]]]:
     """What is the same in all runs, and what is not, with a cell for each run."""
     facts = [_facts(run) for run in runs]
     same, differing = [], []
@@ -129,22 +148,30 @@ def _environment(runs: Sequence[Run]) -> tuple[list[tuple[str, str]], list[tuple
     return same, differing
 
 
-def page(runs: Sequence[Run]) -> str:
-    """One HTML page about ``runs`` that needs no other file and no network."""
+def page(runs: Sequence[Run | Study]) -> str:
+    """One HTML page about ``runs``, studies last, that needs no other file and no network."""
     import jinja2
 
-    drawn = pictures(runs)
+    benches, studies = _benches(runs), _studies(runs)
+    drawn = pictures(benches)
     sections = []
-    for number, run in enumerate(runs, 1):
+    for number, run in enumerate(benches, 1):
         sections.append(_section(number, run, [picture for picture in drawn if picture.run is run]))
-    same, differing = _environment(runs)
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
-    faults = {plain(run.environment.get("device")): cost for run in runs if (cost := page_faults(run.environment))}
-    return template.render(sections=sections, same=same, differing=differing, faults=faults) + "\n"
+    of_studies = [study_page.section(number, study) for number, study in enumerate(studies, len(benches) + 1)]
+    same, differing = _environment([*benches, *studies])
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent, encoding="utf-8"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    template = environment.get_template("report.html.j2")
+    faults = {plain(run.environment.get("device")): cost for run in benches if (cost := page_faults(run.environment))}
+    return template.render(sections=sections, studies=of_studies, same=same, differing=differing, faults=faults) + "\n"
 
 
-def write_html(runs: Sequence[Run], path: Path) -> None:
+def write_html(runs: Sequence[Run | Study], path: Path) -> None:
     """Writes the page about ``runs``, over what is there.
 
     Raises:
@@ -153,7 +180,7 @@ def write_html(runs: Sequence[Run], path: Path) -> None:
     write(path, page(runs))
 
 
-def write_pngs(runs: Sequence[Run], folder: Path) -> list[Path]:
+def write_pngs(runs: Sequence[Run | Study], folder: Path) -> list[Path]:
     """Writes every figure, light, into ``folder``, which is made if it is not there. Returns the files.
 
     Raises:
@@ -162,7 +189,7 @@ def write_pngs(runs: Sequence[Run], folder: Path) -> list[Path]:
     written = []
     try:
         folder.mkdir(exist_ok=True)
-        for picture in pictures(runs):
+        for picture in _pictures(runs):
             path = folder / f"{picture.name}.png"
             write(path, picture.png(LIGHT))
             written.append(path)
@@ -177,12 +204,15 @@ def main(arguments: argparse.Namespace) -> int:
     Raises:
         ResultsError: a file cannot be read or written, or is there already.
     """
-    runs = [load(path) for path in arguments.files]
+    runs = [_load(path) for path in arguments.files]
+    studies = _studies(runs)
+    if arguments.study and len(studies) != 1:
+        raise ResultsError(f"{arguments.study}: is about one study, got {len(studies)} among the files")
     if arguments.readme:
         readme.updated(arguments.readme, runs)  # says now what is wrong with it, before the others are written
-    refuse_to_overwrite([arguments.html], arguments.force)
+    refuse_to_overwrite([arguments.html, arguments.study], arguments.force)
     if arguments.png and arguments.png.is_dir():
-        refuse_to_overwrite([arguments.png / f"{picture.name}.png" for picture in pictures(runs)], arguments.force)
+        refuse_to_overwrite([arguments.png / f"{picture.name}.png" for picture in _pictures(runs)], arguments.force)
     elif arguments.png:
         refuse_to_overwrite([arguments.png], force=False)
     written = []
@@ -191,8 +221,15 @@ def main(arguments: argparse.Namespace) -> int:
         written.append(arguments.html)
     if arguments.png:
         written += write_pngs(runs, arguments.png)
+    if arguments.study:
+        study_document.save(studies[0], arguments.study, arguments.png)
+        written.append(arguments.study)
     if arguments.readme:
         readme.update(arguments.readme, runs)
         written.append(arguments.readme)
     print("\n".join(map(str, written)))
     return 0
+
+
+def _load(path: Path) -> Run | Study:
+    return load_study(path) if document(path).get("suite") == STUDY else load(path)

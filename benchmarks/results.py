@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 FORMAT, VERSION = "leakyrelu-bench", 1
+# The suite whose files hold a training study: see study/study.py.
+STUDY = "train"
 UNITS = ("seconds", "bytes", "samples")
 
 
@@ -223,30 +225,42 @@ def _roof(entry: dict[str, Any]) -> Roof:
     return roof
 
 
-def load(path: Path) -> Run:
-    """Reads what :func:`save` wrote.
+def document(path: Path) -> dict[str, Any]:
+    """The JSON object in a file that this program wrote.
 
     Raises:
         ResultsError: the file is missing, unreadable, not JSON, not of this program, or of a later version of it.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ResultsError(f"{path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise ResultsError(f"{path}: not JSON ({str(error).splitlines()[0]})") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ResultsError(f'{path}: not a file of results: "format" is not "{FORMAT}"')
-    if document.get("version") != VERSION:
-        raise ResultsError(f"{path}: version {document.get('version')!r} of the format; this program reads {VERSION}")
+    if found.get("version") != VERSION:
+        raise ResultsError(f"{path}: version {found.get('version')!r} of the format; this program reads {VERSION}")
+    return found
+
+
+def load(path: Path) -> Run:
+    """Reads what :func:`save` wrote.
+
+    Raises:
+        ResultsError: as :func:`document`; the file is damaged, or holds a training study.
+    """
+    found = document(path)
+    if found.get("suite") == STUDY:
+        raise ResultsError(f"{path}: is a training study, not rows of a benchmark")
     try:
         return Run(
-            str(document["suite"]),
-            dict(document["arguments"]),
-            dict(document["environment"]),
-            [_row(entry) for entry in document["rows"]],
-            [_roof(entry) for entry in document["roofs"]],
-            bool(document["interrupted"]),
+            str(found["suite"]),
+            dict(found["arguments"]),
+            dict(found["environment"]),
+            [_row(entry) for entry in found["rows"]],
+            [_roof(entry) for entry in found["roofs"]],
+            bool(found["interrupted"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ResultsError(f"{path}: damaged: {type(error).__name__}: {error}") from error

@@ -1,0 +1,156 @@
+"""What one training run is: everything that its result depends on, besides the code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+# Another version of the code that trains gives other results: what it finished before is not taken up again.
+VERSION = 1
+
+ACTIVATIONS = ("relu", "leaky_relu", "prelu", "rrelu", "elu", "gelu", "silu", "tanh", "sigmoid")
+INITIALISATIONS = ("he", "xavier", "default", "small", "negative-bias")
+REGULARISATIONS = ("none", "dropout", "l2", "batch-norm")
+OPTIMISERS = ("sgd", "momentum", "adagrad", "rmsprop", "adam")
+SCHEDULES = ("constant", "step", "cosine")
+NETWORKS = ("default", "mlp")
+CLAIMS = (
+    "dying-relu",
+    "convergence",
+    "vanishing-gradients",
+    "initialisation",
+    "slope",
+    "regularisation",
+    "optimiser",
+    "domains",
+    "cost",
+)
+DATASETS = (
+    "digits",
+    "mnist-5k",
+    "fashion-mnist",
+    "reuters-r8",
+    "20-newsgroups",
+    "japanese-vowels",
+    "breast-cancer",
+    "wine",
+    "italy-power-demand",
+    "osu-leaf",
+    "anomaly",
+)
+DEFAULT_SLOPE = 0.01
+# Hidden layers, and epochs until the losses of most arms have stopped falling.
+USUAL_SIZE = (3, 30)
+SIZES = {
+    "digits": (3, 20),
+    "mnist-5k": (3, 8),
+    "fashion-mnist": (3, 3),
+    "reuters-r8": (2, 8),
+    "20-newsgroups": (2, 6),
+}
+# A run that has not been better on the validation split for so many epochs stops.
+PATIENCE = 5
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One run of one arm.
+
+    ``activation``, ``initialisation``, …: one of the tuples above. ``negative_slope``: of leaky_relu, else None.
+    ``network``: "default" for what suits the dataset's domain, "mlp" for a plain one. ``depth``: hidden layers.
+    ``patience``: epochs without a lower validation loss before the run stops; None trains all ``epochs``.
+    ``observe``: units, variances and gradients are watched.
+    """
+
+    dataset: str
+    activation: str
+    learning_rate: float
+    seed: int
+    negative_slope: float | None = None
+    initialisation: str = "he"
+    regularisation: str = "none"
+    optimiser: str = "adam"
+    schedule: str = "constant"
+    network: str = "default"
+    depth: int = 3
+    epochs: int = 20
+    patience: int | None = PATIENCE
+    batch_size: int = 64
+    observe: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.negative_slope is None) == (self.activation == "leaky_relu"):
+            raise ValueError(f"negative_slope is leaky_relu's, got {self.negative_slope!r} for {self.activation}")
+
+    @property
+    def key(self) -> str:
+        """The same for the same run in another process, on another machine."""
+        text = json.dumps({**asdict(self), "version": VERSION}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def function(self) -> str:
+        """The activation, with its slope."""
+        return self.activation if self.negative_slope is None else f"{self.activation} {self.negative_slope:g}"
+
+
+# What an arm leaves open.
+_OF_RUN = ("learning_rate", "seed")
+_PLAIN = Configuration("", "relu", 0.0, 0)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is compared: a configuration but for learning rate (swept, the same for each arm) and seed."""
+
+    of: Configuration
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "of", replace(self.of, learning_rate=0.0, seed=0))
+
+    def run(self, learning_rate: float, seed: int) -> Configuration:
+        return replace(self.of, learning_rate=learning_rate, seed=seed)
+
+    @property
+    def label(self) -> str:
+        """What distinguishes it from the usual: "leaky_relu 0.01", "relu, xavier, depth 10"."""
+        of = self.of
+        words = [of.function]
+        words += [
+            str(value)
+            for name in ("initialisation", "regularisation", "optimiser", "schedule")
+            if (value := getattr(of, name)) != getattr(_PLAIN, name)
+        ]
+        usual, _ = SIZES.get(of.dataset, USUAL_SIZE)
+        words += [f"depth {of.depth}"] * (of.depth != usual) + ["mlp"] * (of.network == "mlp")
+        words += ["no early stopping"] * (of.patience is None)
+        return ", ".join(words)
+
+
+def arm_of(configuration: Configuration) -> Arm:
+    return Arm(configuration)
+
+
+def from_dict(entry: dict[str, Any]) -> Configuration:
+    """What :func:`dataclasses.asdict` made of one.
+
+    Raises:
+        ValueError, TypeError, KeyError: ``entry`` is none.
+    """
+    types = {
+        "learning_rate": (float, int),
+        "seed": int,
+        "negative_slope": (float, int, type(None)),
+        "depth": int,
+        "epochs": int,
+        "patience": (int, type(None)),
+        "batch_size": int,
+        "observe": bool,
+    }
+    values = {of.name: entry[of.name] for of in fields(Configuration)}
+    for name, value in values.items():
+        if not isinstance(value, types.get(name, str)):  # type: ignore[arg-type]
+            raise TypeError(f"{name} is {value!r}")
+    return Configuration(**values)
