@@ -108,7 +108,7 @@ def wobble(of):
 def test_dying_relu(leaky, relu, verdict):
     def figures(of):
         dead = (relu if of.activation == "relu" else leaky) + wobble(of)
-        return {"dead_share": [0.0, 0.0, dead]}
+        return {"dead_share": [0.0, 0.0, 0.5], "zero_gradient_share": [0.0, 0.0, dead]}
 
     assert decided("dying-relu", figures)[0] == verdict
 
@@ -193,7 +193,7 @@ def test_cost(elu, verdict):
 
 def test_a_network_that_diverged_is_not_asked_for_its_dead_units():
     of = presets.arm("digits", "relu").run(0.1, 0)
-    run = replace(outcome(of, (2.0, 1.0, math.nan), dead_share=[0.0, 0.25, 0.9]), diverged=True)
+    run = replace(outcome(of, (2.0, 1.0, math.nan), zero_gradient_share=[0.0, 0.25, 0.9]), diverged=True)
     assert presets.DEAD.of(run) == 25.0
     assert presets.DEAD.of(replace(run, diverged=False)) == 90.0
 

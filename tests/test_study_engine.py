@@ -114,6 +114,8 @@ def test_every_activation_is_watched(function):
     found = running.run(replace(SMALL, activation=function, negative_slope=slope, observe=True), CPU, None)
     assert len(found.layers["before"]) == len(found.layers["after"]) == SMALL.depth
     assert all(0 <= share <= 1 for share in found.curves["dead_share"] + found.curves["negative_share"])
+    still = found.curves["zero_gradient_share"]
+    assert still == found.curves["dead_share"] if function == "relu" else not any(still)
     assert all(ratio > 0 for ratio in found.curves["gradient_norm_ratio"])
     assert all(layer["gradient_norm"] > 0 for layer in found.layers["before"] + found.layers["after"])
 

@@ -82,6 +82,7 @@ def trained(of):
         curves["dead_share"] = [
             dead * (1 - math.exp(-0.5 * epoch)) * chance.uniform(0.8, 1.0) for epoch in range(epochs + 1)
         ]
+        curves["zero_gradient_share"] = list(curves["dead_share"])
         curves["negative_share"] = [0.5] * (epochs + 1)
         curves["gradient_norm_ratio"] = [fall ** (of.depth - 1)] * (epochs + 1)
         for when in ("before", "after"):
@@ -97,7 +98,7 @@ def trained(of):
     if diverged:
         keep = 4
         for name, values in curves.items():
-            curves[name] = [*values[:keep], math.nan if name != "dead_share" else values[keep]]
+            curves[name] = [*values[:keep], math.nan]
         epochs = keep
     losses = curves["validation_loss"]
     best_epoch = min(range(epochs + 1), key=lambda epoch: losses[epoch] if math.isfinite(losses[epoch]) else math.inf)

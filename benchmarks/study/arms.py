@@ -76,7 +76,7 @@ class Results:
             for each in (self.sweeps[entry.arm] if entry.learning_rate is None else [])
         }
         scores = [each.test_score for each in outcomes]
-        dead = [each.last("dead_share") for each in outcomes if "dead_share" in each.curves]
+        dead = [each.last("zero_gradient_share") for each in outcomes if "zero_gradient_share" in each.curves]
         ratios = [each.curves["gradient_norm_ratio"][0] for each in outcomes if "gradient_norm_ratio" in each.curves]
         flows = all(ratio > 0 and math.isfinite(ratio) for ratio in ratios)
         return ArmResult(

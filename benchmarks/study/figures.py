@@ -154,8 +154,8 @@ def _dead(study: Study, name: str, dataset: str, arms: Sequence[ArmResult]) -> P
     of = [(arm, study.of_arm(arm)) for arm in arms]
     last = max((run.epochs for _, runs in of for run in runs), default=0)
     for arm, runs in of:
-        watched = runs if all("dead_share" in run.curves for run in runs) else []
-        if points := _over_epochs(watched, "dead_share", last):
+        watched = runs if all("zero_gradient_share" in run.curves for run in runs) else []
+        if points := _over_epochs(watched, "zero_gradient_share", last):
             circumstances.setdefault(_how(arm), []).append((arm.arm.of.function, points))
     if not circumstances:
         return None
@@ -164,7 +164,7 @@ def _dead(study: Study, name: str, dataset: str, arms: Sequence[ArmResult]) -> P
     alt = f"Line charts over epochs, {dataset}, share of dead units at the end: " + "; ".join(
         f"{label}, {how}: {points[-1][1]:.1%}" for how, lines in circumstances.items() for label, points in lines
     )
-    note = f"{_SEEDS} {_STOPPED} Dead: no training sample makes it positive."
+    note = f"{_SEEDS} {_STOPPED} Dead: no training sample gives it a gradient."
 
     def draw(theme: Theme) -> Panels:
         return [Panel(how, _lines(theme, lines, styles), _share) for how, lines in circumstances.items()]

@@ -58,6 +58,13 @@ def _flow(outcome: Outcome) -> float:
 
 SCORE = Measure("test score", "points", 0.5, lambda outcome: 100 * outcome.test_score)
 DEAD = Measure(
+    "units without a gradient from any training sample, at the end",
+    "points",
+    1.0,
+    lambda outcome: 100 * outcome.last("zero_gradient_share"),
+    less_is_better=True,
+)
+NEGATIVE = Measure(
     "units never positive on any training sample, at the end",
     "points",
     1.0,
@@ -148,8 +155,8 @@ def _dying_effects(results: Results, datasets: Sequence[str]) -> Effects:
         of = _dying(dataset)
         for how in ("", ", high", ", bad"):
             decide.append(effect(results, of[f"0.01{how}"], of[f"relu{how}"], DEAD))
-            others.append(effect(results, of[f"0.2{how}"], of[f"relu{how}"], DEAD))
-            others.append(effect(results, of[f"0.01{how}"], of[f"relu{how}"], SCORE))
+            others += [effect(results, of[f"{slope}{how}"], of[f"relu{how}"], NEGATIVE) for slope in ("0.01", "0.2")]
+            others += [effect(results, of[f"{slope}{how}"], of[f"relu{how}"], SCORE) for slope in ("0.01", "0.2")]
     return decide, others
 
 
@@ -296,8 +303,9 @@ PRESETS = (
         "ReLU units die during training, Leaky ReLU's do not.",
         "Maas et al. 2013; Lu et al.: Dying ReLU and Initialization, arXiv:1903.06733",
         "A perceptron of 6 hidden layers, SGD with momentum, without early stopping: at the learning rate that its sweep "
-        f"chooses, at a high one ({_HIGH:g}) for all, and begun with biases of -1. Dead: not positive for any training "
-        "sample. A Leaky ReLU unit like that still has a gradient, unlike ReLU's; it counts all the same.",
+        f"chooses, at a high one ({_HIGH:g}) for all, and begun with biases of -1. Dead: no training sample gives it a "
+        "gradient. Leaky ReLU's cannot be that by construction; whether its gradient of a hundredth is of any use, tell the "
+        "units that are never positive and the test scores, beside.",
         ("digits", "mnist-5k"),
         lambda datasets: _of(datasets, lambda dataset: list(_dying(dataset).values())),
         _dying_effects,

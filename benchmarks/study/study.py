@@ -42,7 +42,7 @@ class ArmResult:
     scores: list[float]
     diverged: int  # of its seeds
     epochs: float  # trained, mean
-    dead_share: float | None  # at the end, mean over seeds
+    dead_share: float | None  # units without a gradient from any sample, at the end, mean over seeds
     gradient_norm_ratio: float | None  # before training, geometric mean over seeds
     seconds_per_epoch: float
 

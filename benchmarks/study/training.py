@@ -66,13 +66,14 @@ def evaluate(module: nn.Module, split: Split, metric: str, device: torch.device)
     return loss / len(split), score(metric, torch.cat(predicted), split.labels)
 
 
-@torch.no_grad()
 def _watch(module: nn.Module, split: Split, device: torch.device) -> dict[str, Any]:
-    """What every unit does over a whole split, in evaluation mode."""
+    """What every unit and its gradient do over a whole split, in evaluation mode."""
     module.eval()
+    parameters = list(module.parameters())
     with ActivationMonitor(module) as monitor:
         for part in _parts(split, _EVALUATED_AT_ONCE):
-            module(*(x.to(device) for x in part.inputs))
+            loss = F.cross_entropy(module(*(x.to(device) for x in part.inputs)), part.labels.to(device), reduction="sum")
+            torch.autograd.grad(loss, parameters)  # not backward(), which DistributedDataParallel would take for a step's
     return monitor.to_dict()
 
 
@@ -124,10 +125,11 @@ class _Run:
     def record(self, train_loss: float, watched: dict[str, Any] | None) -> None:
         loss, found = evaluate(self.module, self.dataset.validation, self.dataset.metric, self.device)
         values = {"train_loss": train_loss, "validation_loss": loss, "validation_score": found}
-        if self.configuration.observe:
+        if self.configuration.observe and math.isfinite(loss):
             seen = _watch(self.module, self.dataset.train, self.device)["layers"]
             units, elements = sum(layer["units"] for layer in seen), sum(layer["elements"] for layer in seen)
             values["dead_share"] = sum(layer["dead_units"] for layer in seen) / units
+            values["zero_gradient_share"] = sum(layer["zero_gradient_units"] for layer in seen) / units
             values["negative_share"] = sum(layer["negative_share"] * layer["elements"] for layer in seen) / elements
             ratio = watched["gradient_norm_ratio"] if watched else None
             values["gradient_norm_ratio"] = math.nan if ratio is None else ratio
@@ -137,8 +139,8 @@ class _Run:
             self.layers["after" if self.curves["train_loss"] else "before"] = [
                 {**layer, **{name: of_steps.get(layer["name"], layer)[name] for name in gradients}} for layer in seen
             ]
-        for name, value in values.items():
-            self.curves[name].append(value)
+        for name in self.curves:
+            self.curves[name].append(values.get(name, math.nan))  # the units of a network that diverged say nothing
 
     def gradients(self) -> dict[str, Any]:
         """Of one batch, before training."""
