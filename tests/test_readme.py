@@ -21,12 +21,16 @@ def test_example_runs():
 
 def test_the_figures_are_those_of_the_files_of_results():
     pytest.importorskip("matplotlib")
+    pytest.importorskip("scipy")
     from leakyrelu_bench import readme, results
+    from leakyrelu_bench.study import document, study
 
     folder = Path(__file__).parent.parent / "docs" / "results"
     runs = [results.load(folder / f"{suite}.json") for suite in ("ops", "fused", "compile", "models", "memory")]
+    runs.append(study.load(folder / "train.json"))
     assert readme.check(folder.parent.parent / "README.md", runs)
     assert not any(run.interrupted for run in runs)
+    assert (folder.parent / "study.md").read_text() == document.render(runs[-1], "results")
     for picture in re.findall(r'src="(docs/results/[^"]+)"', README):
         assert (folder.parent.parent / picture).exists()
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from .configuration import Configuration, from_dict
 
-# By epoch, the first entry before training (NaN where there is nothing yet or any more, None in JSON). Where units are watched,
-# too: the shares of those that were never positive over the whole training split, and of those that got no gradient from any
-# of it; of negative pre-activations; and the norm of the gradient at the first activation / at the last one.
+# By epoch, the first entry before training (NaN where there is nothing yet or any more, None in JSON). Where units are
+# watched, too: the shares of those that were never positive over the whole training split, and of those that got no gradient
+# from any of it; of negative pre-activations; and the gradient's norm at the first activation / at the last one.
 CURVES = ("train_loss", "validation_loss", "validation_score")
 WATCHED = ("dead_share", "zero_gradient_share", "negative_share", "gradient_norm_ratio")
 
