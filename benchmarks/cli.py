@@ -329,7 +329,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"leakyrelu-bench {parsed.command}: error: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        print(f"leakyrelu-bench: error: {error}. Install the extra: pip install 'leakyrelu_ext[bench]'", file=sys.stderr)
+        extra = "study" if parsed.command == "train" else "bench"
+        print(f"leakyrelu-bench: error: {error}. Install the extra: pip install 'leakyrelu_ext[{extra}]'", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

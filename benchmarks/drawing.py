@@ -272,6 +272,23 @@ class Bar:
     whisker: tuple[float, float] | None = None
 
 
+def write_lines(axes: Axes, theme: Theme, y: float, lines: Sequence[str]) -> float:
+    """Writes ``lines`` at the left, each one high, from ``y`` downwards; returns where they end."""
+    for text in lines:
+        axes.text(
+            0,
+            y + 0.5,
+            text,
+            transform=axes.get_yaxis_transform(),
+            size=SMALL,
+            color=theme.text,
+            va="center",
+            bbox=backing(theme),
+        )
+        y += 1
+    return y
+
+
 def bars_from(theme: Theme, title: str, groups: Sequence[tuple[str, Sequence[Bar]]], start: float) -> Figure:
     """Horizontal bars from ``start``, in groups, each below its name."""
     names = list(dict.fromkeys(bar.contestant for _, bars in groups for bar in bars))
@@ -288,18 +305,7 @@ def bars_from(theme: Theme, title: str, groups: Sequence[tuple[str, Sequence[Bar
     axes.set_xlim(low - (0.25 * room if low < start else 0.0), high + 0.27 * room)
     y = 0.0
     for lines, (_, bars) in zip(wrapped, groups, strict=True):
-        for text in lines:
-            axes.text(
-                0,
-                y + 0.5,
-                text,
-                transform=axes.get_yaxis_transform(),
-                size=SMALL,
-                color=theme.text,
-                va="center",
-                bbox=backing(theme),
-            )
-            y += 1
+        y = write_lines(axes, theme, y, lines)
         for bar in bars:
             axes.barh(y + 0.5, bar.length - start, 0.78, left=start, color=colors[bar.contestant])
             tip = bar.length

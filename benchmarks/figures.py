@@ -15,13 +15,11 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from .drawing import (
     LINE,
     MARKERS,
-    SMALL,
     Bar,
     Line,
     Picture,
     Style,
     Theme,
-    backing,
     bars_from,
     file_name,
     lay_out,
@@ -31,6 +29,7 @@ from .drawing import (
     ratio_scale,
     share_scale,
     times,
+    write_lines,
 )
 from .notation import figure, plain, ratio
 from .results import Quantiles, Row, Run
@@ -219,18 +218,7 @@ def dots(run: Run, mode: str) -> Picture | None:
         axes.set_xlim(min(*ends, 0.7) / 1.06, max(*ends, 1.5) * 1.06)
         y = 0.0
         for lines, of_case in zip(wrapped, cases.values(), strict=True):
-            for text in lines:
-                axes.text(
-                    0,
-                    y + 0.5,
-                    text,
-                    transform=axes.get_yaxis_transform(),
-                    size=SMALL,
-                    color=theme.text,
-                    va="center",
-                    bbox=backing(theme),
-                )
-                y += 1
+            y = write_lines(axes, theme, y, lines)
             axes.axhline(y + 0.4, color=theme.faint, linewidth=0.5, alpha=0.5)
             for row in of_case:
                 color, marker = styles[row.rival]
