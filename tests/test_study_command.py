@@ -178,7 +178,7 @@ def test_killed_and_resumed_it_gives_the_same_table(tmp_path):
 
 def test_ctrl_c_keeps_and_shows_what_is_finished(tmp_path):
     path = tmp_path / "a.json"
-    arguments = [*WINE, "--epochs", "40", "--patience", "0", "--seeds", "30", "--jobs", "2", "--learning-rate", "0.01"]
+    arguments = [*WINE, "--epochs", "200", "--patience", "0", "--seeds", "300", "--jobs", "2", "--learning-rate", "0.01"]
     process = subprocess.Popen(
         [sys.executable, "-m", "leakyrelu_bench", *arguments, "--json", str(path)],
         stdout=subprocess.PIPE,
