@@ -145,6 +145,46 @@ def test_early_stopping_keeps_the_best_weights_and_training_to_the_end_the_last(
     assert (whole.epochs, whole.best_epoch) == (8, 8)
 
 
+def test_the_test_split_sees_the_weights_of_the_best_epoch(monkeypatch):
+    """What is asked for last has the validation loss of that epoch again."""
+    seen = []
+    evaluate = training.evaluate
+
+    def spy(module, split, metric, device):
+        data = running.dataset("wine", None)
+        if split is data.test:
+            seen.append(evaluate(module, data.validation, metric, device)[0])
+        return evaluate(module, split, metric, device)
+
+    monkeypatch.setattr(training, "evaluate", spy)
+    found = running.run(replace(SMALL, learning_rate=0.05, epochs=60, patience=2), CPU, None)
+    assert found.best_epoch < found.epochs
+    assert seen == [found.best_validation_loss]
+
+
+@pytest.mark.parametrize("regularisation", configuration.REGULARISATIONS)
+def test_a_regularisation_is_what_it_is_called(regularisation):
+    from leakyrelu_bench.study import choices
+
+    of = replace(SMALL, regularisation=regularisation)
+    net = training.build(of, running.dataset("wine", None))
+    kinds = [type(module) for module in net.modules()]
+    assert kinds.count(torch.nn.BatchNorm1d) == SMALL.depth * (regularisation == "batch-norm")
+    dropouts = [module.p for module in net.modules() if isinstance(module, torch.nn.Dropout)]
+    assert dropouts == [choices.DROPOUT_P] * SMALL.depth * (regularisation == "dropout")
+    for optimiser in configuration.OPTIMISERS:
+        made = choices.optimiser(replace(of, optimiser=optimiser), net.parameters())
+        assert made.param_groups[0]["weight_decay"] == choices.L2 * (regularisation == "l2")
+        assert made.param_groups[0].get("momentum", 0) == choices.MOMENTUM * (optimiser == "momentum")
+
+
+def test_scores():
+    labels = torch.tensor([0, 0, 0, 0, 0, 0, 0, 0, 1, 2])
+    assert training.score("accuracy", torch.zeros(10, dtype=torch.int64), labels) == pytest.approx(0.8)
+    # Of the rare classes nothing is found: F1 is 2 * 0.8 / 1.8 for the first, 0 for the others.
+    assert training.score("macro-F1", torch.zeros(10, dtype=torch.int64), labels) == pytest.approx(1.6 / 1.8 / 3)
+
+
 @pytest.mark.parametrize("schedule", ["step", "cosine"])
 def test_schedules_end_low(schedule):
     from leakyrelu_bench.study import choices
