@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
-from leakyrelu_ext.init import init_for_leaky_relu_
 from torch import nn
 
 import leakyrelu_ext
+from leakyrelu_ext.init import init_for_leaky_relu_
 
 from .configuration import Configuration
 
