@@ -10,13 +10,12 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
-import signal
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 
 from .contest import Contest, MismatchError, Seen, take
-from .parent import end_with_parent
+from .parent import belong_to, interrupts_held
 
 
 class PassError(RuntimeError):
@@ -25,9 +24,7 @@ class PassError(RuntimeError):
 
 def _pass(connection: Connection, suite: str, arguments: Namespace, number: int, parent: int) -> None:
     """In the child: sends a Taken for each contest, or the MismatchError that ended it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    end_with_parent(parent)
+    belong_to(parent)
     from . import plans
     from .session import Timing
 
@@ -62,14 +59,10 @@ def take_passes(
     for number in range(passes):
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_pass, args=(theirs, suite, arguments, number, os.getpid()))
-        # A terminal sends Ctrl-C to both; the child inherits what is blocked, until it can ignore it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        theirs.close()
-        try:
+            with interrupts_held():
+                process.start()
+                theirs.close()
             for each in seen:
                 step(each.contest.label)
                 try:
@@ -85,6 +78,7 @@ def take_passes(
                 yield [each for each in seen if each.passes]
             process.join()
         finally:
-            process.kill()
-            process.join()
+            if process.pid is not None:
+                process.kill()
+                process.join()
             ours.close()

@@ -1,5 +1,6 @@
 """The suite's options: which implementation of the ops it runs on, and where."""
 
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell's background job; programs under test inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     device = torch.device(config.getoption("--device"))
     if device.type == "cuda":
         if not torch.cuda.is_available():

@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
-from leakyrelu_bench import cli, contest, ops, plans, processes, scoring
+from leakyrelu_bench import cli, contest, ops, parent, plans, processes, scoring
 
 pytestmark = [pytest.mark.cpu_only, pytest.mark.native]
 SMALL = ["ops", "--only", "2^6", "--dtype", "float32", "--seconds", "0.004", "--no-compile", "--no-peers"]
@@ -78,7 +78,7 @@ def test_a_mismatch_in_the_process_is_sent(monkeypatch):
         raise contest.MismatchError("the function differs")
 
     monkeypatch.setattr(ops, "check_same_bits", differs)
-    monkeypatch.setattr(processes, "end_with_parent", lambda parent: None)
+    monkeypatch.setattr(parent, "end_with_parent", lambda _: None)
     connection = Connection()
     with restored():
         processes._pass(connection, "ops", cli.parser().parse_args(SMALL), 0, os.getppid())
@@ -99,11 +99,38 @@ def test_a_mismatch_that_was_sent_is_raised(monkeypatch):
         def Process(self, target, args):  # noqa: N802
             process = Connection()
             process.start = process.kill = process.join = lambda: None
+            process.pid = 1
             return process
 
     monkeypatch.setattr(processes.multiprocessing, "get_context", lambda method: Context())
     with pytest.raises(contest.MismatchError, match="the function differs"):
         list(processes.take_passes("ops", arguments, contests, 2, lambda _: None))
+
+
+HELD = """
+import multiprocessing, os, signal, time
+from pathlib import Path
+from leakyrelu_bench.parent import interrupts_held
+child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+try:
+    with interrupts_held():
+        child.start()
+        os.kill(os.getpid(), signal.SIGINT)
+        status = Path(f"/proc/{child.pid}/status").read_text()
+        blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
+        print(bool(blocked >> signal.SIGINT - 1 & 1))
+except KeyboardInterrupt:
+    print("afterwards")
+child.kill()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's /proc")
+def test_children_begin_with_interrupts_held():
+    """The first of a process, too, with which multiprocessing starts another process."""
+    done = subprocess.run([sys.executable, "-c", HELD], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["True", "afterwards"], done.stderr
+    assert not done.stderr
 
 
 def alive(pid):
@@ -118,17 +145,17 @@ def test_the_process_ends_with_whoever_started_it():
     """Killed, not interrupted: it has no time to say goodbye."""
     marker = f"{time.time_ns()}"
     command = [sys.executable, "-m", "leakyrelu_bench", "ops", "--full", "--no-compile", "--no-peers", "--seed", marker]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:
-        parent.stdout.readline()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as started:
+        started.stdout.readline()
         children = []
         deadline = time.monotonic() + 60
         while not children and time.monotonic() < deadline:
             listed = subprocess.run(
-                ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(parent.pid)], capture_output=True, text=True
+                ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(started.pid)], capture_output=True, text=True
             )
             children = [int(line.split()[0]) for line in listed.stdout.splitlines() if "spawn_main" in line]
             time.sleep(0.2)
-        parent.kill()
+        started.kill()
     assert children
     deadline = time.monotonic() + 30
     while any(map(alive, children)) and time.monotonic() < deadline:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ..parent import end_with_parent
+from ..parent import belong_to, interrupts_held
 from . import datasets, ranks
 from .configuration import Configuration
 from .journal import Journal
@@ -41,8 +40,7 @@ def dataset(name: str, folder: Path | None) -> datasets.Dataset:
 
 
 def _start(parent: int, threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
-    end_with_parent(parent)
+    belong_to(parent)
     torch.set_num_threads(threads)
 
 
@@ -68,8 +66,9 @@ def _side_by_side(configurations: Sequence[Configuration], setting: Setting) -> 
     executor = ProcessPoolExecutor(setting.jobs, context, _start, (os.getpid(), setting.threads))
     pending: set[Future[Outcome]] = set()
     try:
-        for configuration in configurations:
-            pending.add(executor.submit(run, configuration, setting.device, setting.folder))
+        with interrupts_held():  # here they start
+            for configuration in configurations:
+                pending.add(executor.submit(run, configuration, setting.device, setting.folder))
         while pending:
             finished, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in finished:
