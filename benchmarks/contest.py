@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from .compiling import first_line
 from .results import Quantiles, Row
-from .timing import HOST, Stopwatch, Timed, interleave
+from .timing import HOST, CallError, Stopwatch, Timed, interleave
 
 # The first of ours once more: what the two differ by is noise.
 AGAIN = "ours again"
@@ -114,10 +115,11 @@ class Taken:
 
 
 def take(contest: Contest, number: int, budget: float, stopwatch: Stopwatch = HOST) -> Taken:
-    """One pass, on new tensors.
+    """One pass, on new tensors. A rival that fails is an obstacle; the others are timed again without it.
 
     Raises:
         MismatchError: from ``contest.prepare``, before anything is timed.
+        Exception: what the first of ours raises, or the baseline, or a roof.
     """
     # Later blocks come to lie elsewhere than in the pass before.
     chance = random.Random(number)
@@ -126,8 +128,18 @@ def take(contest: Contest, number: int, budget: float, stopwatch: Stopwatch = HO
     timed = {**prepared.calls, AGAIN: prepared.calls[contest.ours[0]], **prepared.roofs}
     if prepared.baseline is not None:
         timed[_BASELINE] = prepared.baseline
-    with torch.compiler.set_stance("fail_on_recompile"):
-        seconds, faults = interleave(list(timed.values()), budget, stopwatch, seed=number)
+    obstacles = dict(prepared.obstacles)
+    while True:
+        try:
+            with torch.compiler.set_stance("fail_on_recompile"):
+                seconds, faults = interleave(list(timed.values()), budget, stopwatch, seed=number)
+            break
+        except CallError as failed:
+            name = next(name for name, entry in timed.items() if entry is failed.timed)
+            if name not in (*contest.rivals, *contest.ours[1:]):  # without it nothing can be compared
+                raise failed.error from None
+            obstacles[name] = first_line(failed.error)
+            del timed[name]
     del spacers
     times, counts = dict(zip(timed, seconds, strict=True)), dict(zip(timed, faults, strict=True))
     base, base_faults = times.pop(_BASELINE, None), counts.pop(_BASELINE, 0.0)
@@ -135,7 +147,7 @@ def take(contest: Contest, number: int, budget: float, stopwatch: Stopwatch = HO
         times = {name: [one - other for one, other in zip(rounds, base, strict=True)] for name, rounds in times.items()}
     faults_more = {name: count - base_faults for name, count in counts.items()}
     passed = Pass(times, faults_more, {name: entry.pool for name, entry in timed.items()})
-    return Taken(passed, dict(prepared.obstacles), dict(prepared.facts), base is not None, prepared.nbytes)
+    return Taken(passed, obstacles, dict(prepared.facts), base is not None, prepared.nbytes)
 
 
 @dataclass

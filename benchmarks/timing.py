@@ -33,6 +33,14 @@ class Timed:
     pool: str = "torch"
 
 
+class CallError(Exception):
+    """``timed`` raised ``error`` while it was timed."""
+
+    def __init__(self, timed: Timed, error: Exception) -> None:
+        super().__init__(timed, error)
+        self.timed, self.error = timed, error
+
+
 class Stopwatch(Protocol):
     def calls(self, per_call: float) -> int:
         """How many calls of about ``per_call`` seconds a sample takes."""
@@ -83,10 +91,22 @@ class CudaStopwatch:
 HOST = HostStopwatch()
 
 
+def _time(entry: Timed, stopwatch: Stopwatch, calls: int) -> float:
+    """Seconds per call.
+
+    Raises:
+        CallError: the call raises.
+    """
+    try:
+        return stopwatch.time(entry.call, calls)
+    except Exception as error:
+        raise CallError(entry, error) from error
+
+
 def _first_call(entry: Timed, stopwatch: Stopwatch) -> tuple[float, float]:
     """Its time, and what it takes to measure that (on a GPU, to flush the cache)."""
     begin = time.perf_counter()
-    seconds = stopwatch.time(entry.call, 1)
+    seconds = _time(entry, stopwatch, 1)
     return seconds, time.perf_counter() - begin
 
 
@@ -107,16 +127,16 @@ def _rounds(
         chance.shuffle(order)
         for side in order:
             faults_before = minor_faults()
-            seconds[side].append(stopwatch.time(timed[side].call, calls[side]))
+            seconds[side].append(_time(timed[side], stopwatch, calls[side]))
             faults[side] += minor_faults() - faults_before
     return seconds, [count / (rounds * n) for count, n in zip(faults, calls, strict=True)]
 
 
-def _warm_up(call: Callable[[], object]) -> None:
+def _warm_up(entry: Timed) -> None:
     end = time.perf_counter() + POOL_WARMS_SECONDS
-    call()
+    _time(entry, HOST, 1)
     while time.perf_counter() < end:
-        call()
+        _time(entry, HOST, 1)
 
 
 def interleave(
@@ -128,6 +148,9 @@ def interleave(
     each comes after every other. Pools, which would disturb each other, follow one another; in between threads get the time
     to fall asleep, and calls that are not timed warm the next ones up. Python's garbage collector is off meanwhile, as in
     :mod:`timeit`. Returns each one's seconds per call by round, and its minor page faults per call.
+
+    Raises:
+        CallError: one of them raises.
     """
     chance = random.Random(seed)
     pools = list(dict.fromkeys(entry.pool for entry in timed))
@@ -142,7 +165,7 @@ def interleave(
             if turn:
                 time.sleep(POOL_SETTLES_SECONDS)
             if len(pools) > 1:
-                _warm_up(of_pool[0].call)
+                _warm_up(of_pool[0])
             seconds, faults = _rounds(of_pool, budget * len(of_pool) / len(timed), stopwatch, chance)
             of_pools[pool] = zip(seconds, faults, strict=True)
     finally:

@@ -225,10 +225,56 @@ def test_what_was_seen_before_an_interruption_is_kept():
 def test_a_recompilation_is_not_timed():
     function = torch.compile(lambda x: x + 1, backend="eager", dynamic=False)
     function(torch.ones(3))
-    sizes = iter([3, 3, 4, 5, 6, 7, 8, 9, 10])
+    sizes = iter([3, 4, 5, 6, 7, 8, 9, 10])
 
     def prepare(_):
-        return Prepared({name: Timed(lambda: function(torch.ones(next(sizes)))) for name in ("ours", "built-in")})
+        return Prepared({"ours": Timed(lambda: None), "built-in": Timed(lambda: function(torch.ones(next(sizes))))})
 
-    with pytest.raises(RuntimeError, match="recompile"):
-        taken(prepare)
+    (row,) = taken(prepare)
+    assert row.ratio is None
+    assert "recompil" in row.obstacle
+
+
+class FailsAt:
+    """A call that works so many times."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def __call__(self):
+        self.calls -= 1
+        if self.calls < 0:
+            raise MemoryError("gave out")
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2, 50])
+def test_who_fails_while_it_is_timed_is_out_and_the_others_are_timed(calls):
+    fails, prepared_passes = FailsAt(calls), []
+
+    def prepare(number):
+        prepared_passes.append(number)
+        return Prepared({"ours": Timed(lambda: None), "built-in": Timed(lambda: None), "JAX": Timed(fails, "JAX")})
+
+    good, failed = taken(prepare, rivals=("built-in", "JAX"))
+    assert good.ratio > 0
+    assert failed.ratio is None
+    assert failed.obstacle == "MemoryError: gave out"
+    assert prepared_passes == [0, 1]
+
+
+def test_the_second_of_ours_may_fail_the_first_may_not():
+    def prepare(*failing):
+        names = ("ours", "ours, compiled", "built-in")
+        return lambda _: Prepared({name: Timed(FailsAt(2 if name in failing else 10**9)) for name in names})
+
+    first, second = taken(prepare("ours, compiled"), ours=("ours", "ours, compiled"))
+    assert first.ratio > 0
+    assert second.obstacle == "MemoryError: gave out"
+    with pytest.raises(MemoryError, match="gave out"):
+        taken(prepare("ours"), ours=("ours", "ours, compiled"))
+
+
+def test_a_failing_baseline_ends_the_pass():
+    calls = {"ours": Timed(lambda: None), "built-in": Timed(lambda: None)}
+    with pytest.raises(MemoryError, match="gave out"):
+        taken(lambda _: Prepared(calls, baseline=Timed(FailsAt(3))))
