@@ -130,10 +130,6 @@ WARM = """
 libc = ctypes.CDLL(None)
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 assert libc.mallopt(M_MMAP_MAX, 0) == libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1) == 1
-try:
-    level3 = int(open("/sys/devices/system/cpu/cpu0/cache/index3/size").read().strip().removesuffix("K")) * 1024
-except OSError:
-    level3 = 2**25
 def streamed(function):
     # The result of a call that got memory in use before: glibc moves on through fresh memory for a while.
     for _ in range(30):
@@ -147,9 +143,13 @@ def not_streamed(function):
         result, counts = of_call(function)
         assert counts["streaming_calls"] == 0
     return result
+"""
+
+EVERY_DTYPE = """
 ops = torch.ops.leakyrelu_ext
+threshold = int(os.environ["LEAKYRELU_EXT_STREAM_BYTES"])
 for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
-    n = level3 // dtype.itemsize + 77  # an odd number of elements beyond the threshold
+    n = threshold // dtype.itemsize + 77  # an odd number of elements beyond the threshold
     x = torch.arange(n, dtype=torch.int32).remainder_(1000).sub_(500).to(dtype)
     y = streamed(lambda: leakyrelu_ext.leaky_relu(x, -0.3))
     assert torch.equal(y, F.leaky_relu(x, -0.3)), dtype
@@ -183,6 +183,36 @@ for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
 print(json.dumps("done"))
 """
 
+DEFAULT_THRESHOLD = """
+try:
+    level3 = int(open("/sys/devices/system/cpu/cpu0/cache/index3/size").read().strip().removesuffix("K")) * 1024
+except OSError:
+    level3 = 2**25
+assert torch.get_num_threads() < 16
+x = torch.ones(level3 // 4)
+streamed(lambda: leakyrelu_ext.leaky_relu(x, 0.1))
+x = x[1:]
+not_streamed(lambda: leakyrelu_ext.leaky_relu(x, 0.1))
+print(json.dumps("done"))
+"""
+
+
+def test_outputs_as_large_as_the_third_level_cache_are_stored_past_it():
+    assert run(WARM + DEFAULT_THRESHOLD, OMP_NUM_THREADS="2") == "done"
+
+
+@pytest.mark.parametrize("wish", ["0", "-1", "1e6", "4MB", " 5", "99999999999999999999"])
+def test_a_bad_threshold_is_refused(wish):
+    code = """
+try:
+    leakyrelu_ext.leaky_relu(torch.ones(2**20), 0.1)
+except ValueError as error:
+    print(json.dumps(str(error)))
+"""
+    assert f"LEAKYRELU_EXT_STREAM_BYTES must be a positive number of bytes, got '{wish}'" in run(
+        code, LEAKYRELU_EXT_STREAM_BYTES=wish
+    )
+
 
 @pytest.mark.parametrize("tier", ["avx512_bf16", "avx512", "avx2", "generic"])
 def test_large_warm_outputs_are_stored_past_the_caches(tier):
@@ -190,7 +220,9 @@ def test_large_warm_outputs_are_stored_past_the_caches(tier):
     capability = {"generic": "default", "avx512_bf16": "avx512"}.get(tier, tier)
     if CAPABILITIES.index(capability) > CAPABILITIES.index(torch.backends.cpu.get_cpu_capability().lower()):
         pytest.skip(f"this CPU has no {tier}")
-    assert run(WARM, ATEN_CPU_CAPABILITY=capability, LEAKYRELU_EXT_CPU_TIER=tier if tier != "avx512_bf16" else "") == "done"
+    wish = tier if tier != "avx512_bf16" else ""
+    settings = {"ATEN_CPU_CAPABILITY": capability, "LEAKYRELU_EXT_CPU_TIER": wish, "LEAKYRELU_EXT_STREAM_BYTES": str(2**22)}
+    assert run(WARM + EVERY_DTYPE, **settings) == "done"
 
 
 def test_stats_are_counts():

@@ -7,7 +7,9 @@
 
 #include <algorithm>
 #include <cctype>
+#include <charconv>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <string>
 
@@ -111,9 +113,29 @@ size_t level3_bytes() {
   return bytes;
 }
 
-/// Bytes of results that do not fit into the caches anyway. A machine has a third-level cache for every eight cores, or for more.
+/// LEAKYRELU_EXT_STREAM_BYTES, 0 without.
+size_t wished_streaming_bytes() {
+  static const size_t bytes = [] {
+    const char* wish = std::getenv("LEAKYRELU_EXT_STREAM_BYTES");
+    if (wish == nullptr || *wish == '\0') {
+      return size_t{0};
+    }
+    size_t number = 0;
+    const char* end = wish + std::strlen(wish);
+    const auto [rest, error] = std::from_chars(wish, end, number);
+    TORCH_CHECK_VALUE(
+        error == std::errc() && rest == end && number > 0,
+        "environment variable LEAKYRELU_EXT_STREAM_BYTES must be a positive number of bytes, got '", wish, "'");
+    return number;
+  }();
+  return bytes;
+}
+
+/// Bytes of results that do not fit into the caches anyway. A machine has a third-level cache for every eight cores, or for more;
+/// a virtual one may report what it shares with others.
 size_t streaming_bytes() {
-  return level3_bytes() * std::max<size_t>(1, at::get_num_threads() / 8);
+  const size_t wished = wished_streaming_bytes();
+  return wished != 0 ? wished : level3_bytes() * std::max<size_t>(1, at::get_num_threads() / 8);
 }
 
 #endif // __linux__
