@@ -100,11 +100,11 @@ def test_a_grid_ends_in_its_table_and_files(tmp_path, capsys):
     found = study.load(path)
     assert {arm.arm.of.activation for arm in found.arms} == {"relu", "leaky_relu"}
     assert all(len(arm.scores) == 2 and 0 <= arm.score.mean <= 1 for arm in found.arms)
-    assert len(found.outcomes) == 2 * (3 + 2)
+    assert len(found.outcomes) == 2 * (3 * 2 + 2)
     assert found.datasets["wine"]["classes"] == 3
     assert not found.interrupted
     assert page.read_text().count("<html") == 1
-    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 1 + 10
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 1 + 16
 
 
 def test_nothing_is_overwritten_unasked(tmp_path, capsys):
@@ -173,7 +173,7 @@ def test_killed_and_resumed_it_gives_the_same_table(tmp_path):
     assert journal.read_bytes().startswith(before[: before.rindex(b"\n")])
     assert table(resumed) == table(whole)
     keys = [json.loads(line)["key"] for line in journal.read_text().splitlines()[1:]]
-    assert len(keys) == len(set(keys)) == 2 * (3 + 3)
+    assert len(keys) == len(set(keys)) == 2 * (3 * 2 + 3)
 
 
 def test_ctrl_c_keeps_and_shows_what_is_finished(tmp_path):

@@ -1,5 +1,6 @@
 """Runs, sweeps, journals: a study gives the same however it is run, and loses nothing."""
 
+import itertools
 import json
 import math
 from dataclasses import asdict, replace
@@ -289,12 +290,21 @@ def test_the_lowest_validation_loss_chooses_and_what_diverged_never_does():
     assert arms.chosen(tie) == 0.01
 
 
+def test_the_mean_over_the_seeds_of_a_sweep_chooses():
+    runs = [(0.001, -1, 0.5), (0.001, -2, 0.6), (0.01, -1, 0.2), (0.01, -2, 1.0), (0.1, -1, 0.1), (0.1, -2, math.nan)]
+    found = [outcome(replace(SMALL, learning_rate=rate, seed=seed), (2, loss)) for rate, seed, loss in runs]
+    found[-1].curves["validation_loss"][:] = [math.nan]
+    assert arms.losses(found) == pytest.approx({0.001: 0.55, 0.01: 0.6, 0.1: math.inf})
+    assert arms.chosen(found) == 0.001
+
+
 def test_every_arm_gets_the_same_sweep_with_a_seed_of_its_own():
-    effort = arms.Effort(4, 3, first_seed=5)
+    effort = arms.Effort(4, 3, sweep_seeds=2, first_seed=5)
     for preset in presets.PRESETS:
         for entry in preset.entries(preset.datasets):
             swept = effort.sweep(entry.arm)
-            assert [each.learning_rate for each in swept] == list(effort.rates_of(entry.arm))
+            of_sweep = [(each.learning_rate, each.seed) for each in swept]
+            assert of_sweep == list(itertools.product(effort.rates_of(entry.arm), (-6, -7)))
             assert len(set(effort.rates_of(entry.arm))) == 3
             runs = effort.runs(entry.arm, 0.5)
             assert [each.seed for each in runs] == [5, 6, 7, 8]
@@ -310,7 +320,7 @@ def test_arms_of_a_preset_differ_in_one_thing_and_have_labels_of_their_own():
 
 
 def test_measure_and_collect_know_what_is_missing():
-    effort = arms.Effort(2, 2)
+    effort = arms.Effort(2, 2, sweep_seeds=3)
     relu = replace(SMALL, activation="relu", negative_slope=None)
     entries = [arms.Entry(Arm(replace(SMALL, epochs=1))), arms.Entry(Arm(relu), 0.01)]
     journal = Journal(None)
@@ -322,7 +332,7 @@ def test_measure_and_collect_know_what_is_missing():
             journal.add(replace(outcome(each), configuration=each))
 
     arms.measure(entries, effort, run_all, journal.find)
-    assert ran == [2, 4]
+    assert ran == [6, 4]
     data = {"wine": running.dataset("wine", None)}
     results = arms.collect(entries, effort, data, journal.find)
     assert list(results.of) == entries

@@ -28,10 +28,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Effort:
-    """``seeds``: of the runs that count. ``rates``: how many of each optimiser's learning rates are tried."""
+    """``seeds``: of the runs that count. ``rates``: how many of each optimiser's learning rates are tried, each with
+    ``sweep_seeds`` seeds."""
 
     seeds: int
     rates: int
+    sweep_seeds: int = 1
     first_seed: int = 0
 
     def rates_of(self, arm: Arm) -> tuple[float, ...]:
@@ -41,24 +43,31 @@ class Effort:
         return rates[skip : skip + self.rates] if self.rates < len(rates) else rates
 
     def sweep(self, arm: Arm) -> list[Configuration]:
-        # A seed that no run has that counts: choosing by it favours none of them.
-        return [arm.run(rate, -1 - self.first_seed) for rate in self.rates_of(arm)]
+        # Seeds that no run has that counts: choosing by them favours none of them.
+        seeds = [-1 - self.first_seed - number for number in range(self.sweep_seeds)]
+        return [arm.run(rate, seed) for rate in self.rates_of(arm) for seed in seeds]
 
     def runs(self, arm: Arm, learning_rate: float) -> list[Configuration]:
         return [arm.run(learning_rate, self.first_seed + number) for number in range(self.seeds)]
 
 
 def _lowest(outcome: Outcome) -> float:
-    """The lowest validation loss of a sweep's run, infinite where there is none."""
+    """The lowest validation loss of a run, infinite where there is none."""
     losses = [loss for loss in outcome.curves["validation_loss"] if math.isfinite(loss)]
     return min(losses, default=math.inf)
 
 
-def chosen(outcomes: Sequence[Outcome]) -> float:
-    """The learning rate with the lowest validation loss; of equals the lower one."""
-    return min(
-        outcomes, key=lambda outcome: (_lowest(outcome), outcome.configuration.learning_rate)
-    ).configuration.learning_rate
+def losses(sweep: Sequence[Outcome]) -> dict[float, float]:
+    """By learning rate the lowest validation loss, mean over the seeds; infinite where a run has none."""
+    found: dict[float, list[float]] = {}
+    for outcome in sweep:
+        found.setdefault(outcome.configuration.learning_rate, []).append(_lowest(outcome))
+    return {rate: statistics.fmean(of) for rate, of in found.items()}
+
+
+def chosen(sweep: Sequence[Outcome]) -> float:
+    """The learning rate of the lowest loss; of equals the lower one."""
+    return min((loss, rate) for rate, loss in losses(sweep).items())[1]
 
 
 @dataclass(frozen=True)
@@ -72,8 +81,8 @@ class Results:
     def result(self, entry: Entry) -> ArmResult:
         outcomes, dataset = self.of[entry], self.datasets[entry.arm.of.dataset]
         sweep = {
-            f"{each.configuration.learning_rate:g}": (loss if math.isfinite(loss := _lowest(each)) else None)
-            for each in (self.sweeps[entry.arm] if entry.learning_rate is None else [])
+            f"{rate:g}": loss if math.isfinite(loss) else None
+            for rate, loss in losses(self.sweeps[entry.arm] if entry.learning_rate is None else []).items()
         }
         scores = [each.test_score for each in outcomes]
         dead = [each.last("zero_gradient_share") for each in outcomes if "zero_gradient_share" in each.curves]

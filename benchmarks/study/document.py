@@ -31,10 +31,10 @@ _HEAD = """\
 ## How it was done
 
 Small networks, real data, one CPU. An arm is everything but learning rate and seed. Each arm gets the same sweep of learning
-rates (by optimiser), with a seed that nothing else uses, judged by the lowest loss on the validation split; with the rate
-that wins it trains again from each of the fresh seeds. A seed decides the weights, the order of the data and dropout, so
-arms are compared seed by seed. The test split is looked at once a run, with the weights of the lowest validation loss (runs
-without early stopping: the last). Nothing is tuned for one arm. {effort}
+rates (by optimiser), with seeds that nothing else uses, judged by the lowest loss on the validation split, mean over those
+seeds; with the rate that wins it trains again from each of the fresh seeds. A seed decides the weights, the order of the
+data and dropout, so arms are compared seed by seed. The test split is looked at once a run, with the weights of the lowest
+validation loss (runs without early stopping: the last). Nothing is tuned for one arm. {effort}
 
 An effect is the mean difference over seeds, positive in the direction of the claim, with a 95 % interval by Student's t.
 Intervals are not corrected for how many there are: of twenty, one will err. An effect is *supported* if its interval lies
@@ -153,6 +153,8 @@ def _effort(study: Study) -> str:
     rates = sorted({len(arm.sweep) for arm in arms if arm.sweep})
     counts = [(seeds, "fresh seeds an arm"), (rates, "learning rates a sweep")]
     found = [" to ".join(dict.fromkeys((str(of[0]), str(of[-1])))) + f" {what}" for of, what in counts if of]
+    if of_sweep := len({outcome.configuration.seed for outcome in study.outcomes if outcome.configuration.seed < 0}):
+        found.append(f"{of_sweep} seed{'s' * (of_sweep > 1)} for each rate")
     return f"Here: {', '.join(found)}, {len(study.outcomes)} trainings in all." if found else ""
 
 

@@ -12,7 +12,7 @@ from .configuration import ACTIVATIONS, CLAIMS, DATASETS, INITIALISATIONS, NETWO
 
 DESCRIPTION = """\
 Trains small networks on real data of several domains and compares activations, initialisations, regularisations,
-optimisers and depths. Each arm gets the same learning-rate sweep, judged on a validation split with a seed of its
+optimisers and depths. Each arm gets the same learning-rate sweep, judged on a validation split with seeds of its
 own; then it runs with fresh seeds, paired between arms, and the test split is looked at once a run.
 
 With --claim it runs the few arms that decide one claim of the literature, and says: supported, not supported or
@@ -55,7 +55,9 @@ def add(command: argparse.ArgumentParser, integer: Callable[[int, int], Any], nu
     )
     how.add_argument("--batch-size", type=integer(2, 10**6), help="default: 64")
     how.add_argument("--learning-rate", type=number(1e-9, 1e3), help="of all arms, instead of the sweep")
-    how.add_argument("--seeds", type=integer(1, 1000), help="default: 5, --quick 3, --full 10")
+    how.add_argument(
+        "--seeds", type=integer(1, 1000), help="that count, default: 5, --quick 3, --full 10; a sweep has 2, 1, 3"
+    )
     how.add_argument("--observe", action="store_true", help="watch dead units, variances and gradients, as some claims do")
     how.add_argument("--data", type=Path, metavar="FOLDER", help="with Fashion-MNIST's IDX files")
     how.add_argument("--jobs", type=integer(1, 1024), help=f"runs at a time; default: one a core, {os.cpu_count()} here")

@@ -16,7 +16,7 @@ from .presets import PRESETS, Preset
 from .running import dataset
 from .study import Skipped
 
-EFFORTS = {"quick": Effort(3, 2), "usual": Effort(5, 3), "full": Effort(10, 4)}
+EFFORTS = {"quick": Effort(3, 2), "usual": Effort(5, 3, sweep_seeds=2), "full": Effort(10, 4, sweep_seeds=3)}
 # --quick: half the epochs, and of a grid these activations.
 QUICK_ACTIVATIONS = ("relu", "leaky_relu", "elu", "tanh")
 SLOPES = (0.01, 0.2)

@@ -27,8 +27,8 @@ class Skipped:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One arm after its sweep: ``sweep`` holds the lowest validation loss by learning rate (None: diverged at once); it is
-    empty where the learning rate was given.
+    """One arm after its sweep: ``sweep`` holds the lowest validation loss by learning rate, mean over its seeds (None: one
+    diverged at once); it is empty where the learning rate was given.
 
     ``scores``: of the test split, one of each seed; the other lists go with them, None where not watched.
     """
