@@ -49,7 +49,8 @@ _TAIL = """\
 ## What this does not tell
 
 Networks of other sizes, longer training, other data, GPUs. Small test splits (wine: 36 samples) move by whole points for one
-sample. The margins of what matters are ours. Times are one machine's.
+sample. The margins of what matters are ours. Times are one machine's. Two learning rates can reach nearly the same loss, one
+of them sooner: where two arms got different ones (they stand in the tables of arms), that is part of their effect.
 """
 
 
