@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import signal
 from dataclasses import asdict, replace
 
 import pytest
@@ -276,6 +277,22 @@ def test_what_a_run_raises_comes_through_from_its_process():
     of = replace(SMALL, dataset="no such")
     with pytest.raises(ValueError, match="no such"):
         running.run_all([of, replace(of, seed=1)], setting(2), Journal(None), lambda _: None)
+
+
+def test_processes_start_with_interrupts_held(monkeypatch):
+    """Or Ctrl-C would reach one that does not ignore it yet, which prints a traceback."""
+    held = []
+
+    class Executor(running.ProcessPoolExecutor):
+        def submit(self, *arguments):
+            held.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+            return super().submit(*arguments)
+
+    monkeypatch.setattr(running, "ProcessPoolExecutor", Executor)
+    of = replace(SMALL, epochs=1)
+    running.run_all([of, replace(of, seed=1)], setting(2), Journal(None), lambda _: None)
+    assert held == [True, True]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 # --- sweeps
