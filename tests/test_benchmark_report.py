@@ -2,11 +2,9 @@
 
 import dataclasses
 import html
-import json
 import math
 import random
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,9 @@ import pytest
 pytest.importorskip("matplotlib")
 from leakyrelu_bench import cli, figures, notation, readme, report, scoring, summary
 from leakyrelu_bench.results import Quantiles, ResultsError, Roof, Row, Run, save
+
+from browser_page import browser as browser  # the fixture
+from browser_page import check_page, check_that_nothing_runs
 
 pytestmark = pytest.mark.cpu_only
 
@@ -461,82 +462,19 @@ def test_absent_markers_are_named(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """A headless Chromium that reaches no network."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not binary or not driver:
-        pytest.skip("no chromium and chromedriver here")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    flags = (
-        "headless=new no-sandbox disable-background-networking disable-component-update disable-sync disable-dev-shm-usage"
-    )
-    for flag in flags.split():
-        options.add_argument(f"--{flag}")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    session = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    session.get("data:,")
-    session.get_log("performance")  # what the browser's own first page asked for
-    yield session
-    session.quit()
-
-
-@pytest.fixture(scope="module")
 def page_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
     report.write_html(example_runs(), path)
     return path
 
 
-def show(browser, path, width, height, scheme):
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    browser.get(path.as_uri())
-    return browser.execute_async_script(
-        """
-        const done = arguments[0], images = [...document.images];
-        Promise.all(images.map(image => image.decode().then(() => true, () => false))).then(decoded => done({
-          decoded, widths: images.map(image => image.naturalWidth), shown: images.map(image => image.currentSrc),
-          alts: images.map(image => image.alt), scroll: document.documentElement.scrollWidth, inner: innerWidth,
-          background: getComputedStyle(document.documentElement).backgroundColor,
-          resources: performance.getEntriesByType("resource").map(entry => entry.name)}));
-        """
-    )
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(360, 800), (1280, 900)])
 def test_the_page_in_a_browser(browser, page_file, width, height, scheme):
-    seen = show(browser, page_file, width, height, scheme)
-    # Whatever is folded away is looked at too.
-    browser.execute_script("document.querySelectorAll('details').forEach(details => details.open = true)")
-    opened = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
-    assert seen["inner"] == width
-    assert seen["scroll"] <= width
-    assert opened[0] <= opened[1] == width
-    drawn = figures.pictures(example_runs())
-    assert len(seen["decoded"]) == len(drawn)
-    assert all(seen["decoded"])
-    assert min(seen["widths"]) > 0
-    assert all(seen["alts"])
-    theme = report.DARK if scheme == "dark" else report.LIGHT
-    assert seen["background"] == f"rgb({', '.join(str(int(theme.background[i : i + 2], 16)) for i in (1, 3, 5))})"
-    assert seen["shown"][0] == drawn[0].data_uri(theme)
-    assert not [entry for entry in browser.get_log("browser") if entry["level"] != "INFO"]
-    asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    urls = [entry["params"]["request"]["url"] for entry in asked if entry["method"] == "Network.requestWillBeSent"]
-    assert {url.split(":")[0] for url in [*urls, *seen["resources"]]} <= {"file", "data"}
+    check_page(browser, page_file, figures.pictures(example_runs()), width, height, scheme)
 
 
 def test_hostile_names_run_nothing_in_a_browser(browser, tmp_path):
     path = tmp_path / "hostile.html"
     report.write_html(hostile_runs(), path)
-    seen = show(browser, path, 360, 800, "light")  # an alert would raise here
-    assert seen["scroll"] <= 360
-    assert all(seen["decoded"])
-    assert browser.execute_script("return document.scripts.length") == 0
+    check_that_nothing_runs(browser, path)
