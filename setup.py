@@ -25,6 +25,9 @@ except ImportError as error:
         "install torch first, then `pip install --no-build-isolation .`"
     )
 
+if tuple(int(number) for number in torch.__version__.split(".")[:2]) < (2, 7):
+    sys.exit(f"leakyrelu_ext: needs torch >= 2.7, and this is torch {torch.__version__}")
+
 ROOT = Path(__file__).parent
 CUDA_ARCHS = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 
@@ -129,7 +132,15 @@ class BuildExtension(cpp_extension.BuildExtension):
     def run(self) -> None:
         super().run()
         folder = Path(self.get_ext_fullpath(self.extensions[0].name)).parent
-        (folder / "_built_with.py").write_text(f'"""Written by setup.py."""\n\nTORCH = "{torch.__version__}"\n')
+        version = torch.version
+        facts = {"TORCH": torch.__version__, "CUDA": version.cuda, "HIP": version.hip, "XPU": version.xpu}
+        lines = [f"{name} = {str(value)!r}" if value else f"{name} = None" for name, value in facts.items()]
+        (folder / "_built_with.py").write_text("\n".join(['"""Written by setup.py."""', "", *lines, ""]))
 
 
-setup(ext_modules=[extension()], cmdclass={"build_ext": BuildExtension})
+# Objects of each torch in a folder of their own: nothing is compiled anew after another torch's turn.
+BUILD = f"build/torch-{torch.__version__}"
+for copied in (ROOT / BUILD).glob("lib.*"):
+    shutil.rmtree(copied)  # setuptools would pack what an earlier build has copied there, also modules that are gone by now
+
+setup(ext_modules=[extension()], cmdclass={"build_ext": BuildExtension}, options={"build": {"build_base": BUILD}})

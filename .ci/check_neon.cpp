@@ -114,7 +114,8 @@ void check_family(const std::vector<T>& values, int64_t n, double slope_value) {
     if (!with_passed && (clamped || dropping)) {
       continue;
     }
-    const FamilyOf<opmath> family{static_cast<opmath>(slope_value), opmath(1.25), opmath(0.75), opmath(2), clamped};
+    const FamilyOf<opmath> family{
+        static_cast<opmath>(slope_value), opmath(1.25), opmath(0.75), opmath(0.625), opmath(2), clamped};
     std::vector<T> outputs[2], gradients[2];
     std::vector<uint8_t> masks[2], passed[2];
     std::vector<opmath> sums[2];

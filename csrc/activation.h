@@ -37,6 +37,7 @@ struct FamilyOf {
   opmath negative_slope;
   opmath gain;
   opmath clamp;         // where clamped
+  opmath passing;       // where clamped: a gradient passes up to this magnitude
   opmath dropout_scale; // of the elements kept
   bool clamped;
 };
@@ -49,7 +50,7 @@ C10_HOST_DEVICE inline Activated<opmath> activate(opmath sum, bool kept, const F
   opmath value = scale_unless(positive, sum, family.negative_slope) * family.gain;
   bool passed = kept;
   if (family.clamped) {
-    passed = passed && value >= -family.clamp && value <= family.clamp;
+    passed = passed && value >= -family.passing && value <= family.passing;
     value = value > family.clamp ? family.clamp : value;
     value = value < -family.clamp ? -family.clamp : value;
   }

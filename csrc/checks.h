@@ -12,12 +12,13 @@
 
 #include "activation.h"
 #include "family_arguments.h"
+#include "torch_versions.h"
 
 namespace leakyrelu_ext {
 
 inline void check_floating(const at::Tensor& tensor, const char* op, const char* argument) {
   const auto dtype = tensor.scalar_type();
-  TORCH_CHECK_NOT_IMPLEMENTED(
+  LEAKYRELU_EXT_CHECK_DTYPE(
       dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16, op,
       "(): \"leaky_relu\" not implemented for '", dtype, "': argument '", argument,
       "' must be of dtype float64, float32, bfloat16 or float16");
@@ -84,7 +85,7 @@ inline void check_family_mask(const at::Tensor& grad_output, const at::Tensor& m
 }
 
 inline void check_bias_dtype(at::ScalarType dtype, const char* op) {
-  TORCH_CHECK_NOT_IMPLEMENTED(
+  LEAKYRELU_EXT_CHECK_DTYPE(
       dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16, op,
       "(): argument 'bias_dtype' must be float64, float32, bfloat16 or float16, got ", dtype);
 }
@@ -94,7 +95,7 @@ inline void check_family(const char* op, const at::Tensor& input, const FamilyAr
   const auto& [bias, negative_slope, residual, dim, gain, clamp, dropout_p] = arguments;
   const auto check_tensor = [&](const at::Tensor& tensor, const char* argument) {
     const auto dtype = tensor.scalar_type();
-    TORCH_CHECK_NOT_IMPLEMENTED(
+    LEAKYRELU_EXT_CHECK_DTYPE(
         dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16, op,
         "(): argument '", argument, "' must be of dtype float64, float32, bfloat16 or float16, got ", dtype);
     TORCH_CHECK(

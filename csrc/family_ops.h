@@ -10,6 +10,7 @@
 #include <torch/library.h>
 
 #include <array>
+#include <cmath>
 #include <tuple>
 
 #include "activation.h"
@@ -19,6 +20,7 @@
 #include "family_arguments.h"
 #include "promote.h"
 #include "stats.h"
+#include "torch_versions.h"
 
 namespace leakyrelu_ext {
 
@@ -50,13 +52,27 @@ struct FamilyBackward {
   }
 };
 
+/// The largest magnitude at which clamp() passes a gradient, negative if there is none.
+template <typename opmath>
+opmath passing(opmath clamp) {
+  if (kGradPassesAtBound) {
+    return clamp;
+  }
+  return clamp > 0 ? std::nextafter(clamp, opmath(0)) : opmath(-1);
+}
+
 /// The constants in the kernel's precision.
 template <typename T>
 FamilyOf<opmath_t<T>> family_as(const Family& family) {
-  return {
-      slope_as<T>(family.negative_slope), static_cast<opmath_t<T>>(family.gain),
-      static_cast<opmath_t<T>>(family.clamp.value_or(0)), static_cast<opmath_t<T>>(family.dropout_scale()),
-      family.clamp.has_value()};
+  using opmath = opmath_t<T>;
+  FamilyOf<opmath> constants;
+  constants.negative_slope = slope_as<T>(family.negative_slope);
+  constants.gain = static_cast<opmath>(family.gain);
+  constants.clamp = static_cast<opmath>(family.clamp.value_or(0));
+  constants.passing = passing(constants.clamp);
+  constants.dropout_scale = static_cast<opmath>(family.dropout_scale());
+  constants.clamped = family.clamp.has_value();
+  return constants;
 }
 
 inline Channels channels_of(const at::Tensor& tensor, at::IntArrayRef dense_strides, int64_t dim) {

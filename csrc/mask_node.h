@@ -4,10 +4,8 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <c10/util/strides.h>
-#include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/csrc/autograd/saved_variable.h>
 #include <torch/csrc/dynamo/compiled_autograd.h>
-#include <torch/version.h>
 
 #include <bitset>
 #include <optional>
@@ -16,6 +14,7 @@
 
 #include "dense.h"
 #include "sole_owner.h"
+#include "torch_versions.h"
 
 namespace leakyrelu_ext {
 
@@ -154,36 +153,25 @@ struct MaskNode : torch::autograd::Node {
 
 /// A node that leads on to the inputs' history; made before an in-place op changes that history.
 template <class Node, typename... Inputs>
-c10::intrusive_ptr<Node> node_for(const typename Node::Settings& settings, const Inputs&... inputs) {
-  auto node = c10::make_intrusive<Node>();
+NodePtr<Node> node_for(const typename Node::Settings& settings, const Inputs&... inputs) {
+  auto node = make_node<Node>();
   node->set_next_edges(torch::autograd::collect_next_edges(inputs...));
   node->settings = settings;
   return node;
 }
 
-inline void finish([[maybe_unused]] const c10::intrusive_ptr<torch::autograd::Node>& node) {
-#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 14
-  torch::autograd::fire_node_creation_hooks(node);
-#endif
-}
-
 template <class Node>
-void record(const c10::intrusive_ptr<Node>& node, const at::Tensor& output, const at::Tensor& mask) {
+void record(const NodePtr<Node>& node, const at::Tensor& output, const at::Tensor& mask) {
   torch::autograd::set_history(output, node);
   node->save(output, mask);
-  finish(node);
+  complete(node);
 }
 
 template <class Node>
-void record_inplace(const c10::intrusive_ptr<Node>& node, const at::Tensor& input, const at::Tensor& mask) {
-#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 14
-  const auto attached = torch::autograd::rebase_history(input, node);
-#else
-  const c10::intrusive_ptr<torch::autograd::Node> attached = node;
-  torch::autograd::rebase_history(input, node);
-#endif
+void record_inplace(const NodePtr<Node>& node, const at::Tensor& input, const at::Tensor& mask) {
+  const auto attached = attach_inplace(input, node);
   node->save(input, mask);
-  finish(attached);
+  complete(attached);
 }
 
 inline void check_no_derivative(const at::Tensor& grad_output, const std::string& op) {

@@ -5,6 +5,8 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/DispatchKeySet.h>
 
+#include "torch_versions.h"
+
 namespace leakyrelu_ext {
 
 /// True if nobody else can ever look into the tensor's memory: the caller holds the only reference, strong or weak, to a plain
@@ -12,11 +14,11 @@ namespace leakyrelu_ext {
 ///
 /// Every other holder shows in the reference counts: the caller of backward(), torch.autograd.grad's captures, hooks, other
 /// branches, views and aliases, tracers. So does Python: a tensor that it has seen once (any hook, any backward in Python) has an
-/// object there, which is a reference.
+/// object there, which counts as a reference.
 ///
 /// Not on CUDA: a kernel queued on another stream may still read what no tensor refers to any more.
 inline bool is_sole_owner(const at::Tensor& tensor) {
-  if (!tensor.defined() || !tensor.is_uniquely_owned()) {
+  if (!tensor.defined() || !is_uniquely_owned(tensor)) {
     return false;
   }
   // Subclasses, fake, functional, batched and lazily negated tensors have other keys.
@@ -29,7 +31,7 @@ inline bool is_sole_owner(const at::Tensor& tensor) {
     return false;
   }
   const c10::Storage& storage = tensor.storage();
-  if (storage.use_count() != 1 || storage.nbytes() != static_cast<size_t>(tensor.numel()) * tensor.itemsize()) {
+  if (!is_uniquely_owned(storage) || storage.nbytes() != static_cast<size_t>(tensor.numel()) * tensor.itemsize()) {
     return false;
   }
   // Memory from elsewhere (NumPy, DLPack, shared memory, copy-on-write) has an owner that these counts do not show.

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._torch_versions import DtypeError
+
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -58,7 +60,7 @@ def check_family(
         if not isinstance(tensor, Tensor) and (name == "input" or tensor is not None):
             raise TypeError(f"{op}(): argument '{name}' must be Tensor, not {type(tensor).__name__}")
         if tensor is not None and tensor.dtype not in FLOATING:
-            raise NotImplementedError(
+            raise DtypeError(
                 f"{op}(): argument '{name}' must be of dtype float64, float32, bfloat16 or float16, got {tensor.dtype}"
             )
         if tensor is not None and tensor.device != input.device:

@@ -9,34 +9,55 @@ import re
 import warnings
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ._composite import FLOATING, check_family
+from ._torch_versions import DtypeError
 from ._version import __version__
 
 _FOLDER = Path(__file__).parent
 
 
-def _same_abi(built: str, running: str) -> bool:
-    """Patch releases of one torch share their C++ ABI; pre-releases and nightlies promise nothing."""
-    release = re.compile(r"(\d+\.\d+)\.\d+(\+\w+)?")
-    one, other = release.fullmatch(built), release.fullmatch(running)
-    return one[1] == other[1] if one and other else built == running
+class _Torch(NamedTuple):
+    """A build of torch: its version, and the version of what it is for besides CPUs."""
+
+    version: str
+    cuda: str | None = None
+    hip: str | None = None
+    xpu: str | None = None
+
+    def __str__(self) -> str:
+        names = {"CUDA": self.cuda, "ROCm": self.hip, "XPU": self.xpu}
+        return f"torch {self.version} ({next((f'{name} {value}' for name, value in names.items() if value), 'CPU')} build)"
+
+
+def _same_abi(built: _Torch, running: _Torch) -> bool:
+    """Patch releases of one torch share their C++ ABI, minor versions of CUDA and ROCm too; pre-releases promise nothing."""
+    release = re.compile(r"(\d+\.\d+)\.\d+(\+[\w.]+)?")
+    one, other = release.fullmatch(built.version), release.fullmatch(running.version)
+    same_release = one[1] == other[1] if one and other else built.version == running.version
+    majors = [[version and version.split(".")[0] for version in torch[1:]] for torch in (built, running)]
+    return same_release and majors[0] == majors[1]
 
 
 def _load() -> ModuleType:
     """Imports ``_C``, but not one compiled against another torch: its C++ ABI may differ without a missing symbol."""
     try:
-        built = importlib.import_module("leakyrelu_ext._built_with").TORCH
-    except (ImportError, AttributeError) as error:
+        built = importlib.import_module("leakyrelu_ext._built_with")
+    except ImportError as error:
         if (_FOLDER.parent / "setup.py").exists():
             raise ImportError(f"{_FOLDER} is the source tree, and nothing is compiled in it") from error
-        raise ImportError(str(error)) from error
-    if not _same_abi(built, torch.__version__):
-        raise ImportError(f"it was compiled against torch {built}, and this is torch {torch.__version__}")
+        raise
+    try:
+        compiled_against = _Torch(built.TORCH, built.CUDA, built.HIP, built.XPU)
+    except AttributeError as error:
+        raise ImportError("it was compiled by another version of this package") from error
+    running = _Torch(torch.__version__, torch.version.cuda, torch.version.hip, torch.version.xpu)
+    if not _same_abi(compiled_against, running):
+        raise ImportError(f"it was compiled against {compiled_against}, and this is {running}")
     return importlib.import_module("leakyrelu_ext._C")
 
 
@@ -95,7 +116,7 @@ def stats() -> dict[str, int]:
 
 def _check_floating(op: str, argument: str, tensor: Tensor) -> None:
     if tensor.dtype not in FLOATING:
-        raise NotImplementedError(
+        raise DtypeError(
             f"{op}(): \"leaky_relu\" not implemented for '{tensor.dtype}': argument '{argument}' must be of dtype float64, "
             "float32, bfloat16 or float16"
         )
@@ -200,9 +221,7 @@ def _check_family_backward(op: str, grad_output: Tensor, mask: Tensor, dropout_p
             f"dropout, got {mask.dtype} of shape {tuple(mask.shape)}"
         )
     if bias_dtype not in FLOATING:
-        raise NotImplementedError(
-            f"{op}(): argument 'bias_dtype' must be float64, float32, bfloat16 or float16, got {bias_dtype}"
-        )
+        raise DtypeError(f"{op}(): argument 'bias_dtype' must be float64, float32, bfloat16 or float16, got {bias_dtype}")
 
 
 def _fake_bias_leaky_relu_backward(

@@ -73,7 +73,7 @@ class LeakyReLUFunction(_LeakyReLUWithMask):
 
     Raises:
         TypeError: ``input`` is not a tensor, or ``negative_slope`` is not a number.
-        NotImplementedError: ``input`` is integral, bool or complex.
+        NotImplementedError: ``input`` is integral, bool or complex (torch 2.7: RuntimeError).
 
     Compose it, do not derive from it: ``forward`` also returns the mask, and ``apply`` hides that.
     """

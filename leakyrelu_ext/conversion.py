@@ -177,6 +177,13 @@ def _replace_calls(graph_module: fx.GraphModule, calls: _Calls) -> list[str]:
     return lines
 
 
+def _loses(model: nn.Module, lost: list[str]) -> ValueError:
+    return ValueError(
+        f"argument 'model' ({type(model).__name__}) cannot be converted with 'functional' or 'fuse': the traced model would "
+        "lose " + "; ".join(dict.fromkeys(lost))
+    )
+
+
 def _trace(model: nn.Module, has_sites: Callable[[fx.Graph], bool]) -> fx.GraphModule | None:
     """A GraphModule over all that ``model`` holds, which is not run itself; None unless its graph ``has_sites``."""
     wrappers = (torch.jit.ScriptModule, nn.parallel.DistributedDataParallel)
@@ -190,10 +197,15 @@ def _trace(model: nn.Module, has_sites: Callable[[fx.Graph], bool]) -> fx.GraphM
     tensors = itertools.chain(model.parameters(), model.buffers(), attributes)
     double = copying.deepcopy(model, {id(tensor): tensor for tensor in tensors if isinstance(tensor, torch.Tensor)})
     tracer = Tracer()
-    graph = tracer.trace(double.train())
+    lost = tracer.lost
+    try:
+        graph = tracer.trace(double.train())
+    except TypeError as error:  # a module of torch 2.7 takes no proxy as a buffer
+        if "as buffer" not in str(error):
+            raise
+        raise _loses(model, ["buffers that its code assigns"]) from error
     if not has_sites(graph):
         return None
-    lost = tracer.lost
     if has_hooks(model):
         lost.append("its hooks")
     if any(isinstance(buffer, fx.Proxy) for module in double.modules() for buffer in module._buffers.values()):
@@ -206,10 +218,7 @@ def _trace(model: nn.Module, has_sites: Callable[[fx.Graph], bool]) -> fx.GraphM
     if names := [parameter.name for parameter in optional if parameter.default is None]:
         lost.append(f"optional arguments ({', '.join(names)})")
     if lost:
-        raise ValueError(
-            f"argument 'model' ({type(model).__name__}) cannot be converted with 'functional' or 'fuse': the traced model "
-            "would lose " + "; ".join(dict.fromkeys(lost))
-        )
+        raise _loses(model, lost)
     traced = fx.GraphModule(double, graph, type(model).__name__)
     # All that is the model's, also what the graph does not use: checkpoints must fit, optimizers see all parameters.
     for name in ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules"):

@@ -11,6 +11,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary, has
 
 from . import _composite
 from ._library import native
+from ._torch_versions import is_exporting
 
 _eager = native or _composite
 _under_compile: Any = _composite
@@ -41,7 +42,7 @@ def set_compile_target(target: str) -> None:
 
 
 def _when_compiling() -> Any:
-    return _composite if torch.compiler.is_exporting() else _under_compile
+    return _composite if is_exporting() else _under_compile
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
@@ -61,7 +62,8 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
 
     Raises:
         TypeError: ``input`` is not a tensor, or ``negative_slope`` is not a number.
-        NotImplementedError: ``input`` is integral, bool, complex, sparse COO or a strided nested tensor.
+        NotImplementedError: ``input`` is integral, bool, complex (for these torch 2.7 has RuntimeError), sparse COO or a
+            strided nested tensor.
         RuntimeError: ``input`` has another sparse layout; ``negative_slope`` overflows ``input``'s precision; ``inplace`` on
             a leaf that requires grad, on a view of one, or on an expanded tensor.
 
@@ -115,7 +117,8 @@ def bias_leaky_relu(
         residual: added to ``input``; of any shape that broadcasts to ``input``'s and any memory format. Default: none.
         dim: the dimension of ``input`` that ``bias`` belongs to.
         gain: factor after the activation (dimensionless; StyleGAN: ``2 ** 0.5``).
-        clamp: results stay within ``[-clamp, clamp]``; NaN stays NaN. Default: none.
+        clamp: results stay within ``[-clamp, clamp]``; NaN stays NaN. The gradient is that of :func:`torch.clamp`, also
+            where a value equals a bound: 0 from torch 2.14 on, 1 before. Default: none.
         dropout_p: probability of an element to become 0; the others are divided by ``1 - dropout_p``. Random numbers come
             from the device's default generator (:func:`torch.manual_seed`).
         training: ``dropout_p`` counts as 0 unless ``training``.
@@ -127,7 +130,8 @@ def bias_leaky_relu(
 
     Raises:
         TypeError: an argument is not of its type.
-        NotImplementedError: ``input``, ``bias`` or ``residual`` is not of a real floating-point dtype.
+        NotImplementedError: ``input``, ``bias`` or ``residual`` is not of a real floating-point dtype (torch 2.7:
+            RuntimeError).
         RuntimeError: ``bias`` or ``residual`` is of another shape or on another device; ``inplace`` on a leaf that requires
             grad, on a view of one, on an expanded tensor, or with a ``residual`` of a wider dtype.
         IndexError: ``dim`` is out of range.

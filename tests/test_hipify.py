@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from torch.utils.hipify import hipify_python
 
+from releases import since
+
 CSRC = Path(__file__).parents[1] / "csrc"
 
 
 @pytest.mark.cpu_only
+@since(2, 9, "hipify translates cudaLaunchKernel")
 def test_every_name_of_the_cuda_runtime_is_translated(tmp_path: Path) -> None:
     source = tmp_path / "csrc"
     shutil.copytree(CSRC, source)

@@ -11,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cases import assert_same_bits, randn
 from leakyrelu_ext import LeakyReLU, leaky_relu, leaky_relu_
+from leakyrelu_ext._torch_versions import RELEASE
+from releases import since
 
 
 class Logged(torch.Tensor):
@@ -143,10 +145,19 @@ def test_gradients_of_a_dispatch_subclass():
 
 
 @pytest.mark.feature("Subclasses, modes and other tensors", "jagged nested tensors")
+@since(2, 12, "the built-in takes jagged nested tensors")
 def test_jagged_nested_tensors():
     x = torch.nested.nested_tensor([randn(2), randn(3, seed=1)], layout=torch.jagged)
     assert_same_bits(leaky_relu(x, 0.1).values(), F.leaky_relu(x.values(), 0.1))
     assert_same_bits(leaky_relu_(x, 0.1).values(), x.values())
+
+
+@pytest.mark.skipif(RELEASE >= (2, 12), reason="the built-in takes jagged nested tensors from torch 2.12 on")
+def test_jagged_nested_tensors_are_refused_as_by_the_builtin():
+    x = torch.nested.nested_tensor([randn(2), randn(3, seed=1)], layout=torch.jagged)
+    for function in (F.leaky_relu, F.leaky_relu_, leaky_relu, leaky_relu_):
+        with pytest.raises(NotImplementedError):
+            function(x, 0.1)
 
 
 @pytest.mark.feature("Subclasses, modes and other tensors", "FakeTensorMode")

@@ -12,7 +12,8 @@ from leakyrelu_ext import _library
 
 WITHOUT_NATIVE = "import sys; sys.modules['leakyrelu_ext._C'] = None\n"
 PRETEND_ANOTHER_TORCH = (
-    "import sys, types; m = types.ModuleType('leakyrelu_ext._built_with'); m.TORCH = '2.0.1'\n"
+    "import sys, types; m = types.ModuleType('leakyrelu_ext._built_with')\n"
+    "m.TORCH, m.CUDA, m.HIP, m.XPU = '2.0.1', '11.8', None, None\n"
     "sys.modules['leakyrelu_ext._built_with'] = m\n"
 )
 NOT_COMPILED = "import sys; sys.modules['leakyrelu_ext._built_with'] = None\n"
@@ -119,22 +120,53 @@ def test_may_be_required(trouble):
 
 def test_names_the_torch_it_was_compiled_against():
     done = python(PRETEND_ANOTHER_TORCH + "import leakyrelu_ext", LEAKYRELU_EXT_REQUIRE_NATIVE="1")
-    assert f"compiled against torch 2.0.1, and this is torch {torch.__version__}" in done.stderr
+    assert f"compiled against torch 2.0.1 (CUDA 11.8 build), and this is torch {torch.__version__} (" in done.stderr
+
+
+CPU, CUDA, ROCM = {}, {"cuda": "13.0"}, {"hip": "6.4.43483"}
 
 
 @pytest.mark.parametrize(
     ("built", "running", "same"),
     [
-        ("2.13.0", "2.13.1+cpu", True),
-        ("2.13.0+cu130", "2.13.0+cpu", True),
-        ("2.13.0", "2.14.0", False),
-        ("2.13.0a0+git123", "2.13.0", False),
-        ("2.14.0.dev20260101", "2.14.0.dev20260102", False),
-        ("2.14.0.dev20260101", "2.14.0.dev20260101", True),
+        (("2.13.0", CPU), ("2.13.1+cpu", CPU), True),
+        (("2.13.0", CPU), ("2.14.0", CPU), False),
+        (("2.13.0a0+git123", CPU), ("2.13.0", CPU), False),
+        (("2.14.0.dev20260101", CPU), ("2.14.0.dev20260102", CPU), False),
+        (("2.14.0.dev20260101", CPU), ("2.14.0.dev20260101", CPU), True),
+        (("2.13.0+cu130", CUDA), ("2.13.0+cu130", CUDA), True),
+        (("2.13.0+cu130", CUDA), ("2.13.0+cpu", CPU), False),
+        (("2.13.0+cpu", CPU), ("2.13.0+cu130", CUDA), False),
+        (("2.13.0+cu130", CUDA), ("2.13.0+cu132", {"cuda": "13.2"}), True),
+        (("2.13.0+cu130", CUDA), ("2.13.0+cu128", {"cuda": "12.8"}), False),
+        (("2.13.0+cu130", CUDA), ("2.13.0+rocm6.4", ROCM), False),
+        (("2.13.0+rocm6.4", ROCM), ("2.13.1+rocm6.3", {"hip": "6.3.1"}), True),
+        (("2.13.0+rocm6.4", ROCM), ("2.13.0+rocm7.0", {"hip": "7.0.2"}), False),
+        (("2.13.0+xpu", {"xpu": "20250201"}), ("2.13.0+cpu", CPU), False),
     ],
 )
 def test_which_torches_share_an_abi(built, running, same):
-    assert _library._same_abi(built, running) == same
+    torches = [_library._Torch(version, **platform) for version, platform in (built, running)]
+    assert _library._same_abi(*torches) == same
+
+
+@pytest.mark.native
+def test_the_library_knows_the_torch_it_was_compiled_against():
+    from leakyrelu_ext import _built_with
+
+    kinds = ("CUDA", "HIP", "XPU")
+    assert [bool(getattr(_built_with, kind)) for kind in kinds] == [
+        bool(getattr(torch.version, kind.lower())) for kind in kinds
+    ]
+
+
+def test_a_library_of_an_older_version_of_the_package_is_named_as_that():
+    code = (
+        "import sys, types; m = types.ModuleType('leakyrelu_ext._built_with'); m.TORCH = '2.13.0'\n"
+        "sys.modules['leakyrelu_ext._built_with'] = m; import leakyrelu_ext"
+    )
+    done = python(code, LEAKYRELU_EXT_REQUIRE_NATIVE="1")
+    assert "(it was compiled by another version of this package). Mend: " in done.stderr
 
 
 def test_import_leaves_the_environment_alone():

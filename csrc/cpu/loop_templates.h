@@ -199,6 +199,7 @@ void family_forward_loop(
   const Register gain = Lanes::broadcast(family.gain);
   const Register constant = Lanes::broadcast(bias == PerChannel::kConstant ? *r.bias : opmath(0));
   const opmath clamp = family.clamp;
+  const opmath passing = family.passing;
   const Register scale = Lanes::broadcast(family.dropout_scale);
   const bool clamped = family.clamped;
   int64_t i = for_each_register<Lanes>(r.n, better_downwards(r.input, r.output, r.n), [&](int64_t at) {
@@ -216,7 +217,7 @@ void family_forward_loop(
     if constexpr (with_passed) {
       typename Lanes::Bits passed = static_cast<typename Lanes::Bits>(~typename Lanes::Bits(0));
       if (clamped) {
-        passed = Lanes::to_bits(Lanes::within(value, clamp));
+        passed = Lanes::to_bits(Lanes::within(value, passing));
         value = Lanes::clamp(value, clamp);
       }
       if (r.kept != nullptr) {
