@@ -116,22 +116,23 @@ class Operands:
         return tuple(tensor for tensor in (self.input, self.bias, self.residual) if tensor is not None)
 
 
-def make_operands(case: Case, seed: int, requires_grad: bool) -> Operands:
-    generator = torch.Generator().manual_seed(seed)
+def make_operands(case: Case, seed: int, requires_grad: bool, device: torch.device) -> Operands:
+    generator = torch.Generator(device).manual_seed(seed)  # the host would draw for longer than a GPU computes
 
     def laid_out(tensor: Tensor) -> Tensor:
         return tensor.to(case.dtype, memory_format=torch.channels_last if case.channels_last else torch.preserve_format)
 
     formula, channels = case.formula, case.shape[1]
-    bias = torch.randn(channels, generator=generator) if formula.bias else None
+    bias = torch.randn(channels, generator=generator, device=device) if formula.bias else None
     if case.stem is None:
-        input = torch.randn(case.shape, generator=generator)
+        input = torch.randn(case.shape, generator=generator, device=device)
     else:
-        input = conv_stem_activations(seed)[case.stem]
-        bias = torch.empty(channels).uniform_(-0.1, 0.1, generator=generator)  # of the size that nn.Conv2d draws it in
-    residual = torch.randn(case.shape, generator=generator) if formula.residual else None
+        input = conv_stem_activations(seed)[case.stem].to(device)
+        # Of the size that nn.Conv2d draws it in.
+        bias = torch.empty(channels, device=device).uniform_(-0.1, 0.1, generator=generator)
+    residual = torch.randn(case.shape, generator=generator, device=device) if formula.residual else None
     # Of one sign and away from 0: a sum's terms do not cancel, and a gradient of 0 tells what was dropped.
-    grad_output = torch.rand(case.shape, generator=generator).add_(0.5)
+    grad_output = torch.rand(case.shape, generator=generator, device=device).add_(0.5)
     return Operands(
         laid_out(input).requires_grad_(requires_grad),
         None if bias is None else bias.to(case.dtype).requires_grad_(requires_grad),
@@ -311,6 +312,7 @@ class _Ground:
     mode: str
     seed: int
     compile: bool
+    device: torch.device
     obstacles: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -322,7 +324,7 @@ class _Ground:
         return contestants(self.case, self.requires_grad, self.compile)
 
     def prepare(self, number: int) -> Prepared:
-        operands = make_operands(self.case, self.seed, self.requires_grad)
+        operands = make_operands(self.case, self.seed, self.requires_grad, self.device)
         steps = {name: _step(call, operands, self.mode) for name, call in self.calls.items() if name not in self.obstacles}
         self._try(steps, operands, compare=number == 0)
         facts: dict[str, dict[str, float]] = {}
@@ -351,17 +353,17 @@ class _Ground:
                 del steps[name]
 
 
-def group(cases: Sequence[Case], seed: int, compile: bool) -> Group:
-    """The contests of ``cases``, all of them with fresh outputs or all with warm ones."""
+def group(cases: Sequence[Case], seed: int, compile: bool, device: torch.device) -> Group:
+    """The contests of ``cases``, all of them with fresh outputs or all with warm ones, as all are on CUDA (see ops)."""
     warm = any(case.warm for case in cases)
     made = []
     for case in cases:
         for mode in MODES:
-            ground = _Ground(case, mode, seed, compile)
+            ground = _Ground(case, mode, seed, compile, device)
             versions = dict.fromkeys(rivals(case, compile), f"torch {torch.__version__}")
             layout = "channels_last" if case.channels_last else "contiguous"
             dtype = str(case.dtype).removeprefix("torch.")
-            outputs = "warm" if warm else "fresh"
+            outputs = "warm" if warm or device.type == "cuda" else "fresh"
             made.append(
                 Contest("fused", case.name, case.shape, dtype, layout, mode, outputs, ("ours",), versions, ground.prepare)
             )

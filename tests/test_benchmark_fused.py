@@ -7,13 +7,14 @@ import torch
 
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
-from leakyrelu_bench import cli, contest, fused, scoring
+from leakyrelu_bench import cli, contest, fused, plans, scoring
 
 pytestmark = pytest.mark.cpu_only
+CPU = torch.device("cpu")
 
 
 def rows_of(cases, compile=False):
-    group = fused.group(cases, 0, compile)
+    group = fused.group(cases, 0, compile, CPU)
     with group.contests() as contests:
         *_, seen = contest.take_passes(contests, 2, 0.004)
     assert group.count == len(contests)
@@ -43,9 +44,23 @@ def test_every_case_meets_its_rivals_in_both_modes():
 def test_every_contest_is_another_measurement():
     keys = []
     for cases in (fused.CASES, fused.WARM_CASES):
-        with fused.group(cases, 0, compile=True).contests() as contests:
+        with fused.group(cases, 0, compile=True, device=CPU).contests() as contests:
             keys += [each.row("ours", rival).key for each in contests for rival in each.rivals]
     assert len(set(keys)) == len(keys)
+
+
+def test_on_cuda_every_case_is_warm_and_timed_by_the_gpu(monkeypatch):
+    monkeypatch.setattr(plans, "CudaStopwatch", lambda device: f"the stopwatch of {device}")
+    gpu = torch.device("cuda", 0)
+    arguments = cli.parser().parse_args(["fused", "--quick"])
+    arguments.device = gpu
+    plan, _ = plans.fused(arguments)
+    (group,) = plan.groups
+    with group.contests() as contests:
+        assert [contest.case for contest in contests] == [case.name for case in fused.CASES for _ in fused.MODES]
+        assert {contest.outputs for contest in contests} == {"warm"}
+        assert {contest.prepare.__self__.device for contest in contests} == {gpu}
+    assert plan.stopwatch == "the stopwatch of cuda:0"
 
 
 FORMULAS = [
@@ -60,7 +75,7 @@ FORMULAS = [
 @pytest.mark.parametrize("formula", FORMULAS, ids=str)
 def test_all_fused_contestants_compute_the_formula(formula, requires_grad):
     case = fused.Case("StyleGAN2" if not formula.residual else "other", formula, (2, 3, 5, 4))
-    operands = fused.make_operands(case, 0, requires_grad)
+    operands = fused.make_operands(case, 0, requires_grad, CPU)
     before = [leaf.detach().clone() for leaf in operands.leaves]
     calls = fused.contestants(case, requires_grad, compile=False)
     assert set(calls) == {*fused.rivals(case, compile=False), "ours"}
@@ -78,7 +93,7 @@ def test_all_fused_contestants_compute_the_formula(formula, requires_grad):
 @pytest.mark.parametrize("share", [0.85, 0.95])
 def test_fused_refuses_a_wrong_share_of_dropped_elements(share):
     case = fused.Case("MLP", fused.Formula(1.0, bias=False, dropout_p=0.1), (64, 512))
-    x = fused.make_operands(case, 0, False).input
+    x = fused.make_operands(case, 0, False, CPU).input
     kept = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
     fused.check(case, "ours", (torch.where(kept < 0.9, x / 0.9, 0),), (x,))
     with pytest.raises(contest.MismatchError, match="the share kept by the dropout of 'ours' differs"):
