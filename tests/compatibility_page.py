@@ -13,8 +13,26 @@ import pytest
 import torch
 
 import leakyrelu_ext
+from release_outcomes import load
 
-HEAD = f"""# Compatibility
+HEAD = """# Compatibility
+
+## Releases of torch
+
+For torch 2.7 to 2.15, with Python 3.10 to 3.14 where that torch has wheels; the library is compiled against the torch that
+runs. Where releases differ, this package does as the built-in of the one that runs:
+
+- before 2.8, a dtype without kernels is refused by a RuntimeError, from 2.8 on by a NotImplementedError;
+- before 2.12, the built-in refuses jagged nested tensors, and so do we;
+- before 2.14, `clamp` passes a gradient where the value equals a bound, from 2.14 on it does not.
+
+`make test-core TORCH=torch==2.15.0 RECORD=1` ran the core of the suite (without the slow tests, and those of the benchmark
+and the study) on each of these, on a CPU:
+
+"""
+
+FEATURES = f"""
+## What works
 
 Written by `make compatibility` from the results of the tests it names; torch {torch.__version__}, leakyrelu_ext
 {leakyrelu_ext.__version__}, Python {platform.python_version()}, CPU. Most tests run twice, once on PyTorch's Leaky ReLU
@@ -22,6 +40,17 @@ and once on ours; where the second column says *reference*, ours is compared wit
 test cases.
 
 """
+
+
+def releases_table(releases: dict[str, dict]) -> str:
+    """Skips that all releases share (a missing wheel, a GPU) say nothing of a release: only the others get a reason."""
+    shared = set.intersection(*(set(release["reasons"]) for release in releases.values())) if releases else set()
+    lines = ["| torch | Python | passed | failed | skipped | skipped there only |", "|---|---|--:|--:|--:|---|"]
+    for release in releases.values():
+        own = [f"{reason} ({count})" for reason, count in release["reasons"].items() if reason not in shared]
+        counts = " | ".join(str(release[outcome]) for outcome in ("passed", "failed", "skipped"))
+        lines.append(f"| {release['torch']} | {release['python']} | {counts} | {'; '.join(own)} |")
+    return "\n".join(lines) + "\n"
 
 
 @dataclass
@@ -66,9 +95,9 @@ class CompatibilityPage:
         return report
 
     def pytest_sessionfinish(self) -> None:
-        page = HEAD
+        page = HEAD + releases_table(load(self.path.with_name("releases.json"))) + FEATURES
         for area, rows in sorted(self.rows.items()):
-            page += f"## {area}\n\n| | built-in | ours | tests |\n|---|---|---|---|\n"
+            page += f"### {area}\n\n| | built-in | ours | tests |\n|---|---|---|---|\n"
             for name, row in rows.items():
                 tests = "<br>".join(f"`{test}`" for test in sorted(row.tests))
                 name = re.sub(r"(\w*__\w+__|\w+\([^ ]*\))", r"`\1`", name)

@@ -19,6 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", type=torch.device, default="cpu", help="of all inputs: cpu, cuda or cuda:N")
     parser.addoption("--compatibility", type=Path, metavar="PAGE", help="write docs/compatibility.md from the outcomes")
     parser.addoption(
+        "--record-release", type=Path, metavar="FILE", help="note what this torch came to in docs/releases.json"
+    )
+    parser.addoption(
         "--cuda-on-host",
         type=Path,
         metavar="LIBRARY",
@@ -45,6 +48,10 @@ def pytest_configure(config: pytest.Config) -> None:
         from compatibility_page import CompatibilityPage
 
         config.pluginmanager.register(CompatibilityPage(page))
+    if (record := config.getoption("--record-release")) and not hasattr(config, "workerinput"):  # not in xdist's processes
+        from release_outcomes import ReleaseOutcomes
+
+        config.pluginmanager.register(ReleaseOutcomes(record))
     if library := config.getoption("--cuda-on-host"):
         import leakyrelu_ext
 
