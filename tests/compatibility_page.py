@@ -45,9 +45,10 @@ test cases.
 def releases_table(releases: dict[str, dict]) -> str:
     """Skips that all releases share (a missing wheel, a GPU) say nothing of a release: only the others get a reason."""
     shared = set.intersection(*(set(release["reasons"]) for release in releases.values())) if releases else set()
-    lines = ["| torch | Python | passed | failed | skipped | skipped there only |", "|---|---|--:|--:|--:|---|"]
+    lines = ["| torch | Python | passed | failed | skipped | skipped there only; notes |", "|---|---|--:|--:|--:|---|"]
     for release in releases.values():
         own = [f"{reason} ({count})" for reason, count in release["reasons"].items() if reason not in shared]
+        own += [release["note"]] if "note" in release else []  # written by hand; gone when that release is recorded again
         counts = " | ".join(str(release[outcome]) for outcome in ("passed", "failed", "skipped"))
         lines.append(f"| {release['torch']} | {release['python']} | {counts} | {'; '.join(own)} |")
     return "\n".join(lines) + "\n"
