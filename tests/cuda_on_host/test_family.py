@@ -61,7 +61,7 @@ class Call:
             kept = in_layout_of(self.input, kept_elements(x.numel(), self.p))
         passed = kept
         if self.clamp is not None:
-            passed = kept & (value >= -self.clamp) & (value <= self.clamp)
+            passed = kept & passes_clamp(value, self.clamp)
             value = value.clamp(-self.clamp, self.clamp)
         return torch.where(kept, value * self.scale, 0.0), x > 0, passed
 
@@ -69,6 +69,13 @@ class Call:
         """Before rounding."""
         grad = grad.to(self.opmath) * (self.gain * self.scale)
         return torch.where(passed, torch.where(positive, grad, grad * self.slope), 0.0)
+
+
+def passes_clamp(value: Tensor, clamp: float) -> Tensor:
+    """Where the built-in passes a gradient. Whether it does at the bound depends on the release (csrc/torch_versions.h)."""
+    value = value.detach().requires_grad_()
+    (grad,) = torch.autograd.grad(value.clamp(-clamp, clamp), value, torch.ones_like(value))
+    return grad != 0
 
 
 def in_memory_order(tensor: Tensor, like: Tensor) -> Tensor:
