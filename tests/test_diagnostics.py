@@ -1,6 +1,7 @@
 """ActivationMonitor counts what is there, and changes nothing."""
 
 import copy
+import io
 import json
 import pickle
 import subprocess
@@ -130,6 +131,61 @@ def test_units_of_convolutions_and_linears():
     assert [layer["units"] for layer in layers] == [6, 7]
     layers = observed(Tokens(), torch.randn(2, 5, 3), unit_dim=1)["layers"]
     assert [layer["units"] for layer in layers] == [5, 7]
+
+
+class Between(nn.Module):
+    """``layer``, ReLU, on (batch, time, channels); what the layer puts out beside its output is dropped."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.norm, self.layer, self.act = nn.BatchNorm1d(9), layer, nn.ReLU()
+
+    def forward(self, x):
+        x = self.norm(x)  # of 9 channels: what came last but one does not count
+        layer = self.layer
+        if isinstance(layer, nn.Embedding):
+            y = layer(x[..., 0].abs().long().clamp(max=1))
+        else:
+            y = layer(x, x, x) if isinstance(layer, nn.MultiheadAttention) else layer(x)
+        y = y[0] if isinstance(y, tuple) else y
+        return self.act(y - y.detach().amax((0, 1), keepdim=True) * torch.tensor([1, 0, 0, 1, 0, 0]))
+
+
+LAYERS_OF_FEATURES = {
+    "LSTM": lambda: nn.LSTM(6, 6, batch_first=True),
+    "GRU": lambda: nn.GRU(6, 3, bidirectional=True, batch_first=True),
+    "MultiheadAttention": lambda: nn.MultiheadAttention(6, 2, batch_first=True),
+    "Embedding": lambda: nn.Embedding(2, 6),
+    "LayerNorm": lambda: nn.LayerNorm(6),
+    "RMSNorm": lambda: nn.RMSNorm(6),
+    "TransformerEncoderLayer": lambda: nn.TransformerEncoderLayer(6, 2, 8, batch_first=True),
+    "Linear": lambda: nn.Linear(6, 6),
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS_OF_FEATURES.values(), ids=LAYERS_OF_FEATURES)
+def test_units_of_batch_time_channels(layer):
+    model = Between(layer())
+    (found,) = [each for each in observed(model, torch.randn(4, 9, 6), backward=False)["layers"] if each["name"] == "act"]
+    assert found["units"] == 6
+    assert found["dead_units"] >= 2
+
+
+def test_a_layer_norm_of_whole_images_leaves_channels_first():
+    model = nn.Sequential(nn.LayerNorm((3, 4, 5)), nn.ReLU())
+    assert observed(model, torch.randn(2, 3, 4, 5))["layers"][0]["units"] == 3
+
+
+def test_a_transformer_keeps_its_faster_way():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 8), nn.ReLU()).eval()
+    x = torch.randn(4, 9, 8)
+    with torch.no_grad():
+        expected = model(x)
+        with ActivationMonitor(model), torch.profiler.profile() as profile:
+            assert torch.equal(model(x), expected)
+    called = {event.key for event in profile.key_averages()}
+    assert "aten::_transformer_encoder_layer_fwd" in called
 
 
 def test_every_so_many_forwards():
@@ -344,6 +400,108 @@ def test_checkpointing(use_reentrant):
     assert layer["calls"] == 1
     # A reentrant one runs without gradients, and again outside of the forward.
     assert (layer["gradient_norm"] is None) == use_reentrant
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_what_a_checkpoint_computes_again_counts_once(use_reentrant, every):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True), nn.Linear(4, 1))
+    batches = [torch.randn(8, 4, requires_grad=True) for _ in range(4)]
+    found = []
+    for forward in (model, partial(torch.utils.checkpoint.checkpoint, model, use_reentrant=use_reentrant)):
+        with ActivationMonitor(model, every) as monitor:
+            for pair in (batches[:2], batches[2:]):  # two forwards before the backward of both
+                sum(forward(x).sum() for x in pair).backward()
+        found.append(monitor.to_dict())
+    assert found[1] == found[0]
+    assert found[0]["observed"] == 4 // every
+    assert found[0]["layers"][0]["gradient_norm"] > 0
+
+
+def test_a_validation_without_gradients_is_not_taken_for_a_checkpoint():
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.randn(8, 4)
+    with ActivationMonitor(model) as monitor:
+        with torch.no_grad():
+            model(x)
+        model(x).sum().backward()
+    assert (monitor.to_dict()["forwards"], monitor.to_dict()["layers"][0]["calls"]) == (2, 2)
+
+
+def saved_and_loaded(model):
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+    "torch.save": saved_and_loaded,
+    "AveragedModel": lambda model: torch.optim.swa_utils.AveragedModel(model).module,
+    "in a parent": lambda model: copy.deepcopy(nn.ModuleList([nn.Tanh(), model]))[1],
+}
+
+
+class CopiedWithin(nn.Module):
+    """In its forward, where what is in it has hooks, too."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.layers, self.make, self.copies = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), make, []
+
+    def forward(self, x):
+        y = self.layers(x)
+        self.copies.append(self.make(self.layers))
+        return y
+
+
+@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
+def test_a_copy_is_not_watched(make):
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.randn(8, 4)
+    model.register_forward_hook(user_hook)
+    within = CopiedWithin(make)
+    with ActivationMonitor(model) as monitor, ActivationMonitor(within):
+        copied = make(model)
+        within(x)
+        assert torch.equal(copied(x), model(x))
+    assert monitor.to_dict()["forwards"] == 1
+    assert list(copied._forward_hooks.values()) == [user_hook]
+    for module in (copied, *copied, *within.copies, *within.copies[0]):
+        assert not module._forward_pre_hooks
+        assert not module._forward_pre_hooks_with_kwargs
+        assert not module._forward_hooks_always_called
+        assert "__reduce_ex__" not in vars(module)
+    for module in (*copied, *within.copies, *within.copies[0]):
+        assert not module._forward_hooks
+    for module in (*model.modules(), *within.modules()):
+        assert "__reduce_ex__" not in vars(module)
+    copied.register_forward_hook(user_hook).remove()
+
+
+def user_hook(module, args, output):
+    pass
+
+
+def test_two_monitors_of_one_model():
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.randn(8, 4)
+    first, second = ActivationMonitor(model), ActivationMonitor(model)
+    with first:
+        with second:
+            model(x)
+        assert not copy.deepcopy(model)._forward_pre_hooks
+        model(x)
+    assert [monitor.to_dict()["forwards"] for monitor in (first, second)] == [2, 1]
+
+
+def test_a_graph_module_copies_itself_in_its_own_way():
+    model = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+    with ActivationMonitor(model) as monitor:
+        copied = copy.deepcopy(model)
+        copied(torch.randn(8, 4))
+    assert monitor.to_dict()["forwards"] == 0
 
 
 def test_frozen_parameters_and_a_model_that_is_wrapped(tmp_path):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from ..modules import AddLeakyReLU, BiasLeakyReLU
+from .hooks import Hooks
 from .site import Site
 
 if TYPE_CHECKING:
@@ -24,8 +27,12 @@ _ACTIVATIONS = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, BiasLeakyReLU, AddLeakyReLU),
     *(nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Sigmoid, nn.Tanh),
 )
-# What these put out has its channels in dimension 1.
+# What these put out has its channels in dimension 1; what those do, in the last.
 _CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
+_CHANNELS_LAST = (
+    *(nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention),
+    *(nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.LayerNorm, nn.RMSNorm),
+)
 
 
 def _has_values(x: Tensor) -> bool:
@@ -58,10 +65,22 @@ def _pre_activation(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[st
     return seen if seen.dim() else seen.reshape(1), x
 
 
-def _remove(handles: list[RemovableHandle]) -> None:
-    for handle in handles:
-        handle.remove()
-    handles.clear()
+def _place(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[int, torch.Size], ...]:
+    """Where the inputs are in memory: the same when a checkpoint computes again, which keeps them until then."""
+    tensors = (x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and _has_values(x))
+    return tuple((x.data_ptr(), x.shape) for x in tensors)
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """In any depth, those whose output tells where the units are."""
+    if isinstance(module, nn.TransformerEncoderLayer) and not module.training:
+        differentiable = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in module.parameters())
+        if not differentiable and not any(isinstance(each, _ACTIVATIONS) for each in module.modules()):
+            return  # it has a faster way now, which it leaves where there are hooks
+    if isinstance(module, (*_CHANNELS_LAST, *_CHANNELS_FIRST)):
+        yield module
+    for child in module.children():
+        yield from _layers(child)
 
 
 def _cell(value: object) -> str:
@@ -76,16 +95,21 @@ class ActivationMonitor:
     outputs, and of the gradient with respect to the input its mean, variance and norm. A module that a forward calls several
     times has a line for each ("act", "act#2", …). Nothing that the model computes changes.
 
-    A unit is a channel, dimension 1, or what comes from :class:`torch.nn.Linear` a feature, the last dimension (so is it if
-    there are fewer than three). It is *dead* if its inputs were all 0 or negative in all that was observed; its gradient is
-    then 0 with ReLU, but not with Leaky ReLU: units whose gradient was exactly 0 throughout are counted apart. To know what
-    is dead on a dataset, observe all of it (``every=1``); within training, weights change meanwhile.
+    A unit is a channel, dimension 1; or a feature, the last dimension, of what comes from a Linear, Bilinear, Embedding,
+    LayerNorm over one dimension, RMSNorm, recurrent or attention layer, and wherever there are fewer than three dimensions.
+    It is *dead* if its inputs were all 0 or negative in all that was observed; its gradient is then 0 with ReLU, not with
+    Leaky ReLU: units whose gradient was exactly 0 throughout are counted apart. To know what is dead on a dataset, observe
+    all of it (``every=1``); within training, weights change meanwhile.
 
     The gradient is that of all that the input goes into, beside the activation too, and scaled where the loss is
-    (``torch.amp.GradScaler``). Backwards count while the context lasts. What is seen stays on the model's device and is read
-    some hundred calls at a time. Observing costs some passes over every activation's input, output and gradient: training
-    steps of small convolutional networks took 17 to 31 % longer with ``every=1``, 3 to 4 % with 10, and no longer than the
-    noise with 100; those of a perceptron of width 64, 0.3 ms each, 196, 28 and 7 % (a CPU's thread).
+    (``torch.amp.GradScaler``). Backwards count while the context lasts. A forward of ``model`` within a backward is taken
+    for that of :func:`torch.utils.checkpoint.checkpoint`, which computes again, and not counted again. Copies of the model
+    made meanwhile (``copy.deepcopy``, ``AveragedModel``, ``torch.save``) are not watched.
+
+    What is seen stays on the model's device and is read some hundred calls at a time. Observing costs some passes over every
+    activation's input, output and gradient: training steps of small convolutional networks took 17 to 31 % longer with
+    ``every=1``, 3 to 4 % with 10, and no longer than the noise with 100; those of a perceptron of width 64, 0.3 ms each,
+    196, 28 and 7 % (a CPU's thread).
 
     Args:
         model: any module with activation modules in it (functional calls are not seen), whose inputs are strided tensors of
@@ -125,63 +149,74 @@ class ActivationMonitor:
         if not self._watched:
             raise ValueError(f"argument 'model' ({type(model).__name__}) has no activation module")
         self._model, self._every, self._unit_dim = model, every, unit_dim
-        self._handles: list[RemovableHandle] = []  # on the model, while the context lasts
-        self._inner: list[RemovableHandle] = []  # on what is in it, while a forward is observed; the others pay nothing
+        self._outer = Hooks()  # on the model, while the context lasts
+        self._inner = Hooks()  # on what is in it, while a forward is observed; the others pay nothing
         self._of_leaves: list[RemovableHandle] = []
         self.reset()
 
     def reset(self) -> None:
         """Forgets what was observed."""
         self._forwards = self._observed = 0
-        self._active = False
+        self._active = self._again = False
+        self._without_gradient: deque[Any] = deque(maxlen=256)  # observed forwards that a checkpoint may run again
         self._sites: dict[tuple[str, int], Site] = {}
         self._turns: dict[str, int] = {}
         self._open: dict[str, Site] = {}
-        self._latest: nn.Module | None = None
+        self._features: int | None = None
 
     def __enter__(self) -> ActivationMonitor:
-        if self._handles:
+        if self._outer:
             raise RuntimeError("this ActivationMonitor observes already")
-        self._handles += (
-            self._model.register_forward_pre_hook(self._begin, prepend=True, with_kwargs=True),
-            self._model.register_forward_hook(self._end, always_call=True),
-        )
+        self._outer.before(self._model, self._begin, prepend=True, with_kwargs=True)
+        self._outer.after(self._model, self._end, always_call=True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._detach()
-        _remove(self._handles)
-        _remove(self._of_leaves)
+        self._outer.remove()
+        self._forget_leaves()
+
+    def _forget_leaves(self) -> None:
+        for handle in self._of_leaves:
+            handle.remove()
+        self._of_leaves.clear()
 
     def _attach(self) -> None:
-        for module in self._model.modules():
-            if isinstance(module, (nn.Linear, *_CHANNELS_FIRST)):
-                self._inner.append(module.register_forward_hook(self._pass))
+        for module in dict.fromkeys(_layers(self._model)):
+            self._inner.after(module, self._pass)
         for name, module in self._watched.items():
             if module is not self._model:  # whose hooks run already
-                self._inner += (
-                    module.register_forward_pre_hook(partial(self._before, name), with_kwargs=True),
-                    module.register_forward_hook(partial(self._after, name)),
-                )
+                self._inner.before(module, partial(self._before, name), with_kwargs=True)
+                self._inner.after(module, partial(self._after, name))
 
     def _detach(self) -> None:
         self._active = False  # what is called by itself, outside of the model's forward, is not of it
-        _remove(self._inner)
+        self._inner.remove()
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling():  # or Dynamo would break its graph at every hook, and refuse fullgraph
             return
         self._detach()
-        self._active = self._forwards % self._every == 0
-        self._forwards += 1
-        self._observed += self._active
+        self._again = torch._C._current_graph_task_id() != -1  # within a backward
+        if self._again:
+            place = _place(args, kwargs)
+            self._active = place in self._without_gradient
+            if self._active:
+                self._without_gradient.remove(place)
+        else:
+            self._active = self._forwards % self._every == 0
+            self._forwards += 1
+            self._observed += self._active
+            if self._active and not torch.is_grad_enabled():
+                self._without_gradient.append(_place(args, kwargs))
         if self._active:
             self._turns.clear()
             self._open.clear()
-            self._latest = None
-            _remove(self._of_leaves)
+            self._features = None
+            if not self._again:
+                self._forget_leaves()
             self._attach()
             if module in self._watched.values():
                 self._before("", module, args, kwargs)
@@ -191,9 +226,15 @@ class ActivationMonitor:
             self._after("", module, args, output)
             self._detach()
 
-    def _pass(self, module: nn.Module, *_: object) -> None:
-        if not torch.compiler.is_compiling():
-            self._latest = module
+    def _pass(self, module: nn.Module, args: object, output: object) -> None:
+        if torch.compiler.is_compiling():
+            return
+        while isinstance(output, tuple) and output:  # of recurrent layers and attention
+            output = output[0]
+        last = isinstance(module, _CHANNELS_LAST) and not (
+            isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and len(module.normalized_shape) > 1
+        )
+        self._features = output.shape[-1] if last and isinstance(output, Tensor) and output.dim() else None
 
     def _dim(self, name: str, module: nn.Module, x: Tensor) -> int:
         """Where the units are."""
@@ -204,11 +245,8 @@ class ActivationMonitor:
                 )
         elif isinstance(module, BiasLeakyReLU):
             dim = module.dim
-        elif x.dim() < 3:
-            dim = -1
         else:
-            linear = isinstance(self._latest, nn.Linear) and self._latest.out_features == x.shape[-1]
-            dim = -1 if linear else 1
+            dim = -1 if x.dim() < 3 or x.shape[-1] == self._features else 1
         return dim % x.dim()
 
     def _before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -218,10 +256,13 @@ class ActivationMonitor:
         dim = self._dim(name, module, seen)
         turn = self._turns[name] = self._turns.get(name, 0) + 1
         site = self._sites.get((name, turn))
+        if self._again and site is None:
+            return
         if site is None:
             site = self._sites[name, turn] = Site(name if turn == 1 else f"{name}#{turn}", type(module).__name__)
-        site.see_input(seen, dim)
-        self._open[name] = site
+        if not self._again:
+            site.see_input(seen, dim)
+            self._open[name] = site
         if x.requires_grad and torch.is_grad_enabled():
             # Registered before an activation in place overwrites x: of the value that it is now.
             handle = x.register_hook(partial(self._see_gradient, site, dim))  # type: ignore[no-untyped-call]
@@ -235,7 +276,7 @@ class ActivationMonitor:
             site.see_output(_values(output))
 
     def _see_gradient(self, site: Site, dim: int, gradient: Tensor) -> None:
-        if self._handles:
+        if self._outer:
             values = _values(gradient)
             site.see_gradient(values if values.dim() else values.reshape(1), dim)
 

@@ -1,0 +1,80 @@
+"""Forward hooks that stay with the module they were put on: copies of it come without."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_OPTIONS = ("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs")
+_REDUCE = "__reduce_ex__"
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+class _Hook:
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any) -> None:
+        self.function(*args)
+
+    # For modules that copy themselves in their own way, such as fx.GraphModule: there the copy's hook does nothing.
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Hook, (_nothing,)
+
+
+class _Reduce:
+    """A module's ``__reduce_ex__`` while hooks of ours are on it: ``copy`` and ``pickle`` look it up on the object."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = weakref.ref(module)
+
+    def __call__(self, protocol: Any) -> Any:
+        module = self.module()
+        reduced = type(module).__reduce_ex__(module, protocol)  # type: ignore[arg-type,call-arg]
+        if not isinstance(reduced, tuple) or len(reduced) < 3 or not isinstance(reduced[2], dict):
+            return reduced
+        state = {name: value for name, value in reduced[2].items() if name != _REDUCE}
+        ours = {key for name in _HOOKS for key, hook in state[name].items() if isinstance(hook, _Hook)}
+        for name in (*_HOOKS, *_OPTIONS):
+            state[name] = OrderedDict((key, value) for key, value in state[name].items() if key not in ours)
+        return (*reduced[:2], state, *reduced[3:])
+
+
+class Hooks:
+    """Some hooks, on any modules, that are removed together."""
+
+    def __init__(self) -> None:
+        self._handles: list[RemovableHandle] = []
+        self._modules: list[nn.Module] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._handles)
+
+    def before(self, module: nn.Module, function: Callable[..., None], **options: bool) -> None:
+        self._note(module, module.register_forward_pre_hook(_Hook(function), **options))
+
+    def after(self, module: nn.Module, function: Callable[..., None], **options: bool) -> None:
+        self._note(module, module.register_forward_hook(_Hook(function), **options))
+
+    def _note(self, module: nn.Module, handle: RemovableHandle) -> None:
+        self._handles.append(handle)
+        self._modules.append(module)
+        vars(module).setdefault(_REDUCE, _Reduce(module))
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        for module in self._modules:
+            if not any(isinstance(hook, _Hook) for name in _HOOKS for hook in getattr(module, name).values()):
+                vars(module).pop(_REDUCE, None)
+        self._handles.clear()
+        self._modules.clear()
