@@ -2,15 +2,21 @@
 
 import copy
 import math
+import random
+import threading
+from functools import partial
 
+import numpy
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.nn.utils.prune
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import leakyrelu_ext
 from leakyrelu_ext.init import init_for_leaky_relu_
-from models import MODELS
+from models import MODELS, example_inputs
 
 pytestmark = pytest.mark.cpu_only
 
@@ -110,12 +116,13 @@ ACTIVATIONS = [
 
 @pytest.mark.parametrize(("activation", "slope", "gain"), ACTIVATIONS, ids=lambda value: type(value).__name__)
 def test_every_activation_has_its_gain(activation, slope, gain):
-    _, (first, last) = initialised(nn.Sequential(nn.Linear(8, 8), activation, nn.Linear(8, 2)))
-    assert first.gain == pytest.approx(gain)
-    assert first.negative_slope == (None if slope is None else pytest.approx(slope))
-    assert first.std == pytest.approx(gain / math.sqrt(8))
-    assert first.found_by == "trace"
-    assert (last.followed_by, last.gain, last.negative_slope) == ("nothing", 1.0, None)
+    for example, way in ((None, "registration"), (torch.randn(3, 8), "example")):
+        _, (first, last) = initialised(nn.Sequential(nn.Linear(8, 8), activation, nn.Linear(8, 2)), example=example)
+        assert first.gain == pytest.approx(gain)
+        assert first.negative_slope == (None if slope is None else pytest.approx(slope))
+        assert first.std == pytest.approx(gain / math.sqrt(8))
+        assert first.found_by == way
+        assert (last.followed_by, last.gain, last.negative_slope) == ("nothing", 1.0, None)
 
 
 class Net(nn.Module):
@@ -133,7 +140,7 @@ class Net(nn.Module):
 
 
 def test_what_follows_in_the_data_flow_counts():
-    model, report = initialised(Net())
+    model, report = initialised(Net(), example=torch.randn(2, 3, 9, 9))
     assert [each.name for each in report] == ["first", "second", "last"]
     assert [each.negative_slope for each in report] == [0.4, 0.2, None]
     assert report[2].followed_by == "Tanh"
@@ -160,7 +167,7 @@ class Calls(nn.Module):
 
 
 def test_functions_and_methods_count():
-    _, report = initialised(Calls())
+    _, report = initialised(Calls(), example=torch.randn(4, 4))
     slopes = [each.negative_slope for each in report]
     assert slopes == [None, 0.5, pytest.approx(0.2), 0.0, 0.7, 0.2, None]
     assert [each.followed_by for each in report][::6] == ["nothing", "nothing"]
@@ -168,15 +175,22 @@ def test_functions_and_methods_count():
 
 
 def test_another_kind_of_layer_ends_the_search():
-    _, report = initialised(nn.Sequential(nn.Linear(3, 3), nn.LSTM(3, 3), nn.ReLU()))
-    assert report[0].followed_by == "nothing"
+    class Recurrent(nn.Sequential):
+        def forward(self, x):
+            return self[2](self[1](self[0](x))[0])
+
+    for example in (None, torch.randn(5, 3)):
+        _, report = initialised(Recurrent(nn.Linear(3, 3), nn.LSTM(3, 3), nn.ReLU()), example=example)
+        assert report[0].followed_by == "nothing"
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_converted_and_fused_model_gets_what_the_model_gets(name):
-    expected = initialised(MODELS[name]())[1]
-    assert initialised(leakyrelu_ext.convert(MODELS[name](), fuse=True))[1] == expected
-    assert initialised(torch.compile(MODELS[name]()))[1] == expected
+def test_a_converted_model_gets_what_the_model_gets(name):
+    example = example_inputs(MODELS[name]())
+    expected = initialised(MODELS[name](), example=example)[1]
+    assert {each.found_by for each in expected} == {"example"}
+    assert initialised(leakyrelu_ext.convert(MODELS[name]()), example=example)[1] == expected
+    assert initialised(torch.compile(MODELS[name]()), example=example)[1] == expected
 
 
 class Branches(nn.Module):
@@ -190,24 +204,19 @@ class Branches(nn.Module):
 
 
 def test_of_several_the_largest_gain_counts():
-    _, (only,) = initialised(Branches())
+    _, (only,) = initialised(Branches(), example=torch.randn(3, 4))
     assert only.followed_by == "ReLU"
 
 
-class Untraceable(nn.Sequential):
-    def forward(self, x):
-        return super().forward(x) if x.sum() > 0 else x
-
-
-def test_without_a_trace_the_order_of_registration_counts_and_is_told():
-    model = Untraceable(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.LeakyReLU(0.3), nn.Linear(4, 4), nn.Linear(4, 2), nn.Tanh())
+def test_without_an_example_the_order_of_registration_counts_and_is_told():
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.LeakyReLU(0.3), nn.Linear(4, 4), nn.Linear(4, 2), nn.Tanh())
     _, report = initialised(model)
     assert [each.followed_by for each in report] == ["LeakyReLU(0.3)", "nothing", "Tanh"]
     assert {each.found_by for each in report} == {"registration"}
 
 
 class Shuffled(nn.Module):
-    """Not to be traced, and registered in another order than it runs in."""
+    """Registered in another order than it runs in."""
 
     def __init__(self):
         super().__init__()
@@ -216,7 +225,7 @@ class Shuffled(nn.Module):
 
     def forward(self, x, scale):
         if x.sum() > -1e9:
-            x = F.leaky_relu(self.norm(self.first(x * scale)), 0.6)
+            x = F.leaky_relu_(self.norm(self.first(x * scale)), 0.6)
         return self.tanh(self.third(self.act(self.second(x))))
 
 
@@ -235,6 +244,196 @@ def test_with_an_example_the_order_in_which_it_runs_counts():
     with pytest.raises(TypeError, match="scale"):
         init_for_leaky_relu_(model, example=torch.randn(3, 4))
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+class Optional(nn.Module):
+    """A tracer takes ``skip`` for something, though nobody gives it."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+
+    def forward(self, x, skip=None):
+        return F.leaky_relu(self.a(x), 0.2) if skip is None else torch.tanh(self.a(x) + skip)
+
+
+def test_the_branch_that_is_taken_counts():
+    x = torch.randn(3, 4)
+    assert initialised(Optional(), example=x)[1][0].followed_by == "leaky_relu(0.2)"
+    assert initialised(Optional(), example=(x, x))[1][0].followed_by == "tanh"
+
+
+@pytest.mark.parametrize(
+    ("activation", "slope"),
+    [(nn.LeakyReLU(0.2), 0.2), (F.relu, 0.0), (partial(F.leaky_relu, negative_slope=0.3), 0.3), (lambda x: x * 2, None)],
+    ids=["module", "function", "partial", "unknown"],
+)
+@pytest.mark.parametrize("kind", [nn.TransformerEncoderLayer, nn.TransformerDecoderLayer])
+def test_within_torchs_transformers(kind, activation, slope):
+    x = torch.randn(2, 3, 8)
+    example = (x,) if kind is nn.TransformerEncoderLayer else (x, x)
+    for way in (None, example):
+        model = kind(8, 2, 16, activation=activation, batch_first=True)
+        report = {each.name: each for each in initialised(model, example=way)[1]}
+        assert report["linear1"].negative_slope == slope
+        assert {each.followed_by for name, each in report.items() if name != "linear1"} == {"nothing"}
+
+
+class Flows(nn.Module):
+    """Ways of a tensor that are easily lost."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(4, 4) for _ in range(9)])
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.act = nn.LeakyReLU(0.5, inplace=True)
+
+    def forward(self, x):
+        canvas = torch.zeros(2, 3, 4)
+        canvas[:, :2] = self.layers[0](x)[:, :2]
+        x = canvas.relu_()
+        x = checkpoint(lambda x: F.leaky_relu(self.layers[1](x), 0.1), x, use_reentrant=False)
+        x = checkpoint(self.layers[2], x, use_reentrant=False)
+        x = F.leaky_relu(x, 0.2)
+        x = F.leaky_relu(F.linear(x, self.layers[3].weight), 0.3)
+        x = F.leaky_relu(self.attention(x, x, x)[0] + x, 0.4)
+        x += self.layers[4](x)
+        x = self.act(x).sigmoid()
+        parts = self.layers[5](x).chunk(2, -1)
+        x = torch.cat([F.leaky_relu(parts[0], 0.6), parts[1]], -1)
+        x = torch.where(x > 0, self.layers[6](x), x)
+        x = F.leaky_relu(torch.stack([x, x]).mean(0), 0.7)
+        x = F.leaky_relu(torch.einsum("btc,cd->btd", self.layers[7](x), torch.eye(4)), 0.8)
+        return F.leaky_relu(x + self.layers[8](x).detach(), 0.9)
+
+
+def test_wherever_it_flows():
+    _, report = initialised(Flows(), example=torch.randn(2, 3, 4))
+    slopes = {each.name: each.negative_slope for each in report}
+    assert slopes.pop("attention.out_proj") == 0.4
+    assert list(slopes.values()) == [0.0, 0.1, 0.2, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9]
+
+
+class Sideways(nn.Module):
+    """Its forward changes what it can reach."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.act, self.head = nn.Linear(4, 4), nn.LeakyReLU(0.2), nn.Linear(4, 4)
+        self.register_buffer("ema", torch.ones(4))
+        self.seen, self.calls, self.lock = [], 0, threading.Lock()
+        self.product = self.layer.weight * 2  # not a leaf: copy.deepcopy refuses it
+        self.noise = torch.Generator().manual_seed(1)
+
+    def forward(self, x):
+        self.calls += 1
+        self.seen.append(x)
+        self.ema.mul_(0.9)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.clamp_(-1e-3, 1e-3)
+        x.add_(torch.randn(4) * random.random() * numpy.random.rand()).add_(torch.randn(4, generator=self.noise))
+        with self.lock:
+            self.product.mul_(3)
+        x = self.act(self.layer(x))
+        return (x, torch.tanh(self.head(x))) if self.training else x
+
+
+def test_only_a_copy_runs():
+    model, x, calls = Sideways().eval(), torch.randn(3, 4), []
+    model.act.register_forward_hook(lambda *args: calls.append(args))
+    product, example = model.product.clone(), x.clone()
+    random.seed(0)
+    numpy.random.seed(0)
+    state, noise = torch.get_rng_state(), model.noise.get_state()
+    _, report = initialised(model, example=x)
+    assert [(each.followed_by, each.found_by) for each in report] == [("LeakyReLU(0.2)", "example"), ("tanh", "example")]
+    assert (model.calls, model.seen, calls) == (0, [], [])
+    assert (model.ema == 1).all()
+    assert model.layer.weight.std() > 0.1
+    assert torch.equal(model.product, product)
+    assert torch.equal(x, example)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(model.noise.get_state(), noise)
+    assert (random.random(), numpy.random.rand()) == (random.Random(0).random(), numpy.random.RandomState(0).rand())
+    assert not model.training
+    assert len(model.act._forward_hooks) == 1
+
+
+class Tied(nn.Module):
+    def __init__(self, tie):
+        super().__init__()
+        self.embed, self.hidden, self.out = nn.Embedding(50, 16), nn.Linear(16, 16), nn.Linear(16, 50)
+        self.again = nn.Linear(16, 16)
+        nn.init.normal_(self.embed.weight, std=0.02)
+        tie(self.out, self.embed)
+        tie(self.again, self.hidden)
+
+    def forward(self, x):
+        return self.out(F.leaky_relu(self.again(torch.tanh(self.hidden(self.embed(x)))), 0.1))
+
+
+def tie_parameter(module, to):
+    module.weight = to.weight
+
+
+def tie_data(module, to):
+    module.weight.data = to.weight.data
+
+
+@pytest.mark.parametrize("tie", [tie_parameter, tie_data])
+def test_a_shared_weight_is_left_alone_or_drawn_once(tie):
+    model = Tied(tie)
+    embedding = model.embed.weight.clone()
+    _, (hidden, out, again) = initialised(model, example=torch.zeros(2, 3, dtype=torch.long))
+    assert torch.equal(model.embed.weight, embedding)
+    assert torch.equal(model.out.weight, embedding)
+    assert out.note == "left alone: shared with embed"
+    assert out.std == pytest.approx(embedding.std(correction=0).item())
+    assert (model.out.bias == 0).all()
+    assert (hidden.followed_by, hidden.note) == ("tanh", "")
+    assert again.followed_by == "leaky_relu(0.1)"
+    assert again.note == "shared with hidden, drawn for that"
+    assert again.std == pytest.approx(hidden.std, rel=0.15)
+    alone = nn.Linear(16, 16)
+    nn.init.normal_(alone.weight, std=hidden.std, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model.hidden.weight, alone.weight)
+    assert str(init_for_leaky_relu_(model)).splitlines()[0].endswith("found by      note")
+
+
+@pytest.mark.parametrize("weight_norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm])
+@pytest.mark.parametrize("kind", [nn.Conv1d, nn.ConvTranspose1d])
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+def test_under_weight_norm_the_weight_it_computes_is_drawn(weight_norm, kind):
+    """HiFi-GAN's constructor applies it."""
+    model, plain = (nn.Sequential(kind(8, 8, 3), nn.LeakyReLU(0.1), kind(8, 8, 3)) for _ in range(2))
+    for layer in model[::2]:
+        weight_norm(layer)
+    _, report = initialised(model, example=torch.randn(2, 8, 9))
+    _, expected = initialised(plain, example=torch.randn(2, 8, 9))
+    assert [each.note for each in report] == ["through its parametrization"] * 2
+    for mine, its in zip(report, expected, strict=True):
+        assert (mine.followed_by, mine.gain) == (its.followed_by, its.gain)
+        assert mine.std == pytest.approx(its.std, rel=0.1)
+    model(torch.randn(2, 8, 9)).sum().backward()
+    for layer, other in zip(model[::2], plain[::2], strict=True):
+        torch.testing.assert_close(layer.weight, other.weight)
+        assert all(parameter.grad is not None for parameter in layer.parameters())
+        assert (layer.bias == 0).all()
+
+
+def test_frozen_parameters_are_drawn():
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU()).requires_grad_(False)
+    initialised(model)
+    assert model[0].weight.std().item() == pytest.approx(math.sqrt(2 / 64), rel=0.1)
+    assert not model[0].weight.requires_grad
+
+
+def test_a_compiled_part_is_looked_into():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    model[0] = torch.compile(nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU(0.3)), backend="eager")
+    _, report = initialised(model, example=torch.randn(2, 4))
+    assert [each.followed_by for each in report] == ["LeakyReLU(0.3)", "nothing"]
 
 
 def test_a_model_that_is_one_layer_and_one_that_shares():
@@ -329,12 +528,22 @@ def test_modes_hooks_and_training_are_left_as_they_are():
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
 
 
+class Square(nn.Module):
+    def forward(self, x):
+        return x.square()
+
+
+def squared(layer, name):
+    nn.utils.parametrize.register_parametrization(layer, name, Square())
+    return layer
+
+
 def test_the_report_prints_as_a_table():
     _, report = initialised(nn.Sequential(nn.Linear(8, 8), nn.LeakyReLU(0.2), nn.Linear(8, 2)))
     assert str(report).splitlines() == [
         "layer  kind    followed by     gain   std     found by",
-        "0      Linear  LeakyReLU(0.2)  1.387  0.4903  trace",
-        "2      Linear  nothing         1      0.3536  trace",
+        "0      Linear  LeakyReLU(0.2)  1.387  0.4903  registration",
+        "2      Linear  nothing         1      0.3536  registration",
     ]
 
 
@@ -353,12 +562,13 @@ def test_the_report_prints_as_a_table():
         (nn.Linear(2, 2), {"distribution": "cauchy"}, ValueError, "argument 'distribution'"),
         (nn.Sequential(nn.LazyLinear(2)), {}, ValueError, "0 is lazy"),
         (
-            nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))),
+            nn.Sequential(nn.utils.prune.l1_unstructured(nn.Linear(2, 2), "weight", 1)),
             {},
             ValueError,
-            "weight of 0 is parametrized",
+            "the weight of 0 is computed from other parameters, and there is no way to set it",
         ),
-        (nn.Sequential(nn.utils.weight_norm(nn.Linear(2, 2))), {}, ValueError, "weight of 0 is parametrized"),
+        (nn.Sequential(squared(nn.Linear(2, 2), "weight")), {}, ValueError, "the weight of 0 is computed from other"),
+        (nn.Sequential(squared(nn.Linear(2, 2), "bias")), {}, ValueError, "the bias of 0 is parametrized"),
         (
             nn.Sequential(nn.Linear(2, 2), nn.LeakyReLU(math.nan)),
             {},
@@ -367,7 +577,6 @@ def test_the_report_prints_as_a_table():
         ),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*weight_norm")
 def test_errors(model, arguments, kind, message):
     with pytest.raises(kind, match=message):
         init_for_leaky_relu_(model, **arguments)
