@@ -419,6 +419,18 @@ def test_what_a_checkpoint_computes_again_counts_once(use_reentrant, every):
     assert found[0]["layers"][0]["gradient_norm"] > 0
 
 
+def test_a_checkpoint_of_a_forward_that_is_not_observed():
+    """On the very input of one that was."""
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.randn(8, 4, requires_grad=True)
+    found = []
+    for forward in (model, partial(torch.utils.checkpoint.checkpoint, model, use_reentrant=True)):
+        with ActivationMonitor(model, every=2) as monitor:
+            forward(x).sum().backward()
+            (forward(x) * 3).sum().backward()
+        found.append(monitor.to_dict())
+    assert found[1] == found[0]
+
+
 def test_a_validation_without_gradients_is_not_taken_for_a_checkpoint():
     model, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.randn(8, 4)
     with ActivationMonitor(model) as monitor:
@@ -502,6 +514,8 @@ def test_a_graph_module_copies_itself_in_its_own_way():
         copied = copy.deepcopy(model)
         copied(torch.randn(8, 4))
     assert monitor.to_dict()["forwards"] == 0
+    hooks = (*copied._forward_hooks.values(), *copied._forward_pre_hooks.values())
+    assert not any(isinstance(getattr(hook.function, "__self__", None), ActivationMonitor) for hook in hooks)
 
 
 def test_frozen_parameters_and_a_model_that_is_wrapped(tmp_path):

@@ -401,6 +401,14 @@ def test_a_shared_weight_is_left_alone_or_drawn_once(tie):
     assert str(init_for_leaky_relu_(model)).splitlines()[0].endswith("found by      note")
 
 
+def test_a_bias_that_another_module_holds_is_left_alone():
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    nn.init.constant_(model[1].bias, 3.0)
+    model[0].bias = model[1].bias
+    initialised(model)
+    assert (model[1].bias == 3).all()
+
+
 @pytest.mark.parametrize("weight_norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm])
 @pytest.mark.parametrize("kind", [nn.Conv1d, nn.ConvTranspose1d])
 @pytest.mark.filterwarnings("ignore:.*weight_norm")
