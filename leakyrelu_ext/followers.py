@@ -6,7 +6,7 @@ import contextlib
 import copy
 import random
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .modules import AddLeakyReLU, BiasLeakyReLU
@@ -27,6 +28,9 @@ _LAYER_CALLS = {
     *("linear", "bilinear"),
     *(f"conv{transposed}{n}d" for transposed in ("", "_transpose") for n in (1, 2, 3)),
 }
+# With a parameter these are layers, too, though nobody's module.
+_PRODUCTS = {"matmul", "__matmul", "__rmatmul", "mm", "bmm", "addmm", "baddbmm", "einsum"}
+_OF_THE_FIRST = {"type_as", "expand_as", "view_as", "reshape_as"}  # of the other argument they take shape or dtype only
 _gain = nn.init.calculate_gain
 # calculate_gain has none for ELU, GELU, SiLU, Mish, Hardswish: they are taken for what they are near to, ReLU.
 _LIKE_RELU = (nn.ReLU, nn.ReLU6, nn.ELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
@@ -90,7 +94,7 @@ def _call_follower(target: object, args: Sequence[Any], kwargs: Mapping[str, Any
     def argument(position: int, name: str, default: Any) -> Any:
         return kwargs.get(name, args[position] if len(args) > position else default)
 
-    name = _called(target)
+    name = _called(target).removesuffix("_forward")
     if name in ("leaky_relu", "bias_leaky_relu"):
         slope = argument(1 if name == "leaky_relu" else 2, "negative_slope", 0.01)
         factor = argument(5, "gain", 1.0) if name == "bias_leaky_relu" else 1.0
@@ -111,21 +115,43 @@ class _Watch(TorchFunctionMode):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        self.model = model
         self.found: Followers = {}
         self._sources = WeakTensorKeyDictionary()  # the layers whose outputs flowed into a tensor
         self._within = 0  # activation modules, whose functions count as theirs
+        self._running: list[nn.Module] = []  # layers, whose products count as theirs
+        self._seen: set[nn.Module] = set()  # of those that run now, the ones with products
         layers = (module for module in model.modules() if isinstance(module, LAYERS))
         self._by_weight = {id(weight): layer for layer in layers for weight in layer._parameters.values()}
-        for module in model.modules():
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> _Watch:
+        for module in self.model.modules():
             if isinstance(module, nn.MultiheadAttention):  # takes the weight of out_proj, and does not call it
-                module.register_forward_hook(partial(self._leave_layer, module.out_proj))
+                self._after(module, partial(self._leave_other, module.out_proj))
             elif isinstance(module, _OTHER_LAYERS):
-                module.register_forward_hook(partial(self._leave_layer, None))
+                self._after(module, partial(self._leave_other, None))
             elif isinstance(module, LAYERS):
-                module.register_forward_hook(partial(self._leave_layer, module))
+                self._before(module, self._enter_layer)
+                self._after(module, self._leave_layer)
             elif _module_follower(module) is not None:
-                module.register_forward_pre_hook(self._enter_activation, with_kwargs=True)
-                module.register_forward_hook(self._leave_activation)
+                self._before(module, self._enter_activation)
+                self._after(module, self._leave_activation)
+            else:
+                self._after(module, self._leave_module)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        for handle in self._handles:
+            handle.remove()
+
+    def _before(self, module: nn.Module, hook: Callable[..., None]) -> None:
+        self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+
+    def _after(self, module: nn.Module, hook: Callable[..., None]) -> None:
+        self._handles.append(module.register_forward_hook(hook, with_kwargs=True, always_call=True))
 
     def _of(self, *values: object) -> frozenset[nn.Module]:
         tensors = (x for x in tree_leaves(values) if isinstance(x, Tensor) and x in self._sources)
@@ -146,62 +172,120 @@ class _Watch(TorchFunctionMode):
         self.found.setdefault(layer, [])
         return frozenset((layer,))
 
-    def _leave_layer(self, layer: nn.Module | None, module: nn.Module, args: object, output: object) -> None:
+    def _enter_layer(self, module: nn.Module, args: object, kwargs: object) -> None:
+        self._running.append(module)
+        self._seen.discard(module)
+
+    def _leave_layer(self, module: nn.Module, args: object, kwargs: object, output: object) -> None:
+        self._running.pop()
+        if module not in self._seen:  # whatever it did, it did out of sight
+            self._mark(output, self._from(module))
+
+    def _leave_other(self, layer: nn.Module | None, module: nn.Module, args: object, kwargs: object, output: object) -> None:
         self._mark(output, self._from(layer))
+
+    def _leave_module(self, module: nn.Module, args: object, kwargs: object, output: object) -> None:
+        """What it made out of sight, in TorchScript say, comes from all that it got."""
+        unseen = [x for x in tree_leaves(output) if isinstance(x, Tensor) and x not in self._sources]
+        self._mark(unseen, self._of(args, kwargs))
 
     def _enter_activation(self, module: nn.Module, args: object, kwargs: object) -> None:
         if not self._within and (follower := _module_follower(module)) is not None:
             self._note(self._of(args, kwargs), follower)
         self._within += 1
 
-    def _leave_activation(self, module: nn.Module, args: object, output: object) -> None:
+    def _leave_activation(self, module: nn.Module, args: object, kwargs: object, output: object) -> None:
         self._within -= 1
         self._mark(output, frozenset())
+
+    def _product(self, name: str, values: object) -> frozenset[nn.Module] | None:
+        """The layer whose product it is, if it is one's or nobody's; None if it is no product with parameters."""
+        tensors = [x for x in tree_leaves(values) if isinstance(x, Tensor)]
+        parameters = [x for x in (x if x._base is None else x._base for x in tensors) if isinstance(x, nn.Parameter)]
+        if name not in _LAYER_CALLS and not (name in _PRODUCTS and parameters):
+            return None
+        if self._running:
+            self._seen.add(self._running[-1])
+            return self._from(self._running[-1])
+        return self._from(next((self._by_weight[id(x)] for x in parameters if id(x) in self._by_weight), None))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        sources = self._of(args, kwargs)
-        if _called(func) in _LAYER_CALLS:
-            weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
-            self._mark(result, self._from(self._by_weight.get(id(weight))))
-        elif sources and not self._within:
-            if (follower := _call_follower(func, args, kwargs)) is not None:
+        if self._within:
+            return result
+        name = _called(func)
+        if (sources := self._product(name, (args, kwargs))) is None:
+            sources = self._of(args[:1]) if name in _OF_THE_FIRST else self._of(args, kwargs)
+            if name.endswith("_like") or name.startswith("new_"):
+                sources = frozenset()
+            elif sources and (follower := _call_follower(func, args, kwargs)) is not None:
                 self._note(sources, follower)
                 sources = frozenset()
-            self._mark(args[0] if func is Tensor.__setitem__ else result, sources)
+        target = args[0] if func is Tensor.__setitem__ else result
+        self._mark(target, sources)
+        if args and target is args[0] and isinstance(target, Tensor) and (base := target._base) is not None:
+            # In place, in a part of another tensor.
+            self._sources[base] = sources if target.numel() == base.numel() else sources | self._of(base)
         return result
 
 
-def _is_torchs(hook: object) -> bool:
-    """Of lazy modules, weight_norm and the like, without which a module does not run."""
-    module = getattr(hook, "__module__", None) or type(hook).__module__
-    return module.startswith("torch.")
+def _owner(function: object) -> object:
+    """Whose method it is."""
+    while isinstance(function, partial):
+        function = function.func
+    return getattr(function, "__self__", None)
 
 
 def _double(model: nn.Module) -> nn.Module:
-    """A copy that shares no tensor with the model, and none of its hooks; locks and the like are shared."""
+    """A copy that shares no tensor with the model; locks and the like are shared. Of its hooks only the methods of its own
+    modules stay."""
+    modules = set(model.modules())
     memo: dict[int, Any] = {}
-    attributes = [value for module in model.modules() for name, value in vars(module).items() if name != "_modules"]
-    for value in attributes:
-        if isinstance(value, Tensor) and not value.is_leaf:
-            memo[id(value)] = value.detach().clone()
+    dropped: set[int] = set()
+    leaves: list[Any] = []
+    for module in modules:
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            owner = _owner(hook)
+            if not isinstance(owner, nn.Module) or owner not in modules:
+                memo[id(hook)] = hook
+                dropped.add(id(hook))
+        leaves += tree_leaves([value for name, value in vars(module).items() if name != "_modules"])
+    for leaf in leaves:
+        if isinstance(leaf, nn.UninitializedBuffer):  # has no copy of its own in torch
+            kind: Any = type(leaf)
+            memo[id(leaf)] = kind(leaf.requires_grad, leaf.data.device, leaf.data.dtype)
+        elif isinstance(leaf, Tensor) and not leaf.is_leaf:
+            memo[id(leaf)] = leaf.detach().clone()
     try:
         double = copy.deepcopy(model, dict(memo))
     except Exception:  # an attribute may raise anything
-        for value in attributes:
-            try:
-                copy.deepcopy(value, dict(memo))
-            except Exception:
-                memo[id(value)] = value
+        for leaf in leaves:
+            if not isinstance(leaf, (Tensor, nn.Module)) and not isinstance(_owner(leaf), nn.Module):
+                try:
+                    copy.deepcopy(leaf, dict(memo))
+                except Exception:
+                    memo[id(leaf)] = leaf
         double = copy.deepcopy(model, memo)
     for twin, module in zip(double.modules(), model.modules(), strict=True):
+        if twin is module:  # it copies itself so
+            continue
         for name in vars(twin).keys() - vars(module).keys():  # TransformerDecoderLayer's copies get another activation
             del vars(twin)[name]
         for hooks in (twin._forward_hooks, twin._forward_pre_hooks):
-            for key in [key for key, hook in hooks.items() if not _is_torchs(hook)]:
+            for key in [key for key, hook in hooks.items() if id(hook) in dropped]:
                 del hooks[key]
     return double
+
+
+def _copied(leaf: Any) -> Any:
+    """What cannot be copied is shared."""
+    if isinstance(leaf, Tensor):
+        return leaf.detach().clone()
+    try:
+        return copy.deepcopy(leaf)
+    except Exception:  # anything
+        return leaf
 
 
 @contextlib.contextmanager
@@ -219,23 +303,37 @@ def _random_numbers_put_back(model: nn.Module) -> Iterator[None]:
             numpy.random.set_state(numpys)
 
 
-def by_example(model: nn.Module, example: Tensor | tuple[Any, ...]) -> Followers:
-    """Of the layers that run on ``example``: in evaluation mode, and those that do not in training mode."""
-    args = example if isinstance(example, tuple) else (example,)
+def by_example(model: nn.Module, example: Any) -> Followers:
+    """Of the layers that run on ``example``: in evaluation mode, and those that do not in training mode.
+
+    Raises:
+        RuntimeError: ``model`` cannot be copied. What its code raises comes through.
+    """
+    args = example if type(example) is tuple else (example,)
     found: Followers = {}
+    was = [(module, module.training) for module in model.modules()]
     with torch.no_grad(), _random_numbers_put_back(model), torch.compiler.set_stance("force_eager"):
         for training in (False, True):
-            double = _double(model).train(training)
+            try:
+                double = _double(model)
+            except Exception as error:
+                message = f"argument 'module' cannot be copied, and only a copy runs on 'example': {error}"
+                raise RuntimeError(message) from error
             original = dict(zip(double.modules(), model.modules(), strict=True))
             watch = _Watch(double)
             try:
+                double.train(training)
                 with watch:
-                    double(*copy.deepcopy(args))
+                    double(*tree_map(_copied, args))
             except Exception:
                 if not training:
                     raise
                 break  # a batch of one is too small for a batch norm, say
-            found = {original[layer]: followers for layer, followers in watch.found.items()} | found
+            finally:
+                for module, mode in was:  # of modules that are their own copies
+                    if module.training != mode:
+                        module.training = mode
+            found = {original[layer]: followers for layer, followers in watch.found.items() if layer in original} | found
             if found.keys() >= {module for module in model.modules() if isinstance(module, LAYERS)}:
                 break
     return found
@@ -243,11 +341,13 @@ def by_example(model: nn.Module, example: Tensor | tuple[Any, ...]) -> Followers
 
 def _steps(module: nn.Module) -> Iterator[nn.Module | Follower | None]:
     """What is registered in it, in order. None: what came before has no part in what comes."""
+    children = {name: child for name, child in module._modules.items() if child is not None}
     if isinstance(module, _TRANSFORMER_LAYERS):  # registers its activation last, or not at all
+        for name, child in children.items():
+            if name not in ("linear1", "activation", "linear2"):
+                yield None
+                yield from _steps(child)
         yield None
-        for attention in ("self_attn", "multihead_attn"):
-            if attention in module._modules:
-                yield from _steps(getattr(module, attention))
         yield module.linear1
         function: Any = module.activation
         if isinstance(function, nn.Module):
@@ -262,9 +362,8 @@ def _steps(module: nn.Module) -> Iterator[nn.Module | Follower | None]:
     if isinstance(module, _OTHER_LAYERS):
         yield None
     yield module
-    for child in module._modules.values():
-        if child is not None:
-            yield from _steps(child)
+    for child in children.values():
+        yield from _steps(child)
     if isinstance(module, _OTHER_LAYERS):
         yield None
 

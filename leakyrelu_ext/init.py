@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from .followers import LAYERS, NOTHING, Follower, Followers, by_example, by_registration
@@ -76,8 +79,23 @@ def _checked(argument: str, value: str, accepted: Sequence[str]) -> None:
         raise ValueError(f"argument {argument!r} must be {' or '.join(map(repr, accepted))}, got {value!r}")
 
 
+def _has_memory(tensor: Tensor) -> bool:
+    """Of its own: neither a wrapper such as DTensor, nor fake, on the meta device, lazy or empty."""
+    if isinstance(tensor, nn.UninitializedParameter) or type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return False
+    return not tensor.is_meta and tensor.numel() > 0
+
+
+def _memory(parameter: Tensor) -> tuple[int, int]:
+    """Equal for parameters that are one, though they may be two objects."""
+    return (parameter.data_ptr(), parameter.numel()) if _has_memory(parameter) else (id(parameter), -1)
+
+
+SPECTRAL_STEPS = 15  # of the power iteration, as torch's constructors take
+
+
 class _Weight:
-    """Where the weight of a layer comes from: a parameter, or what parametrizes it."""
+    """Where the weight of a layer comes from: a parameter, or what computes it."""
 
     def __init__(self, name: str, layer: nn.Module) -> None:
         if isinstance(layer._parameters.get("weight"), nn.UninitializedParameter):
@@ -85,14 +103,9 @@ class _Weight:
         self.layer = layer
         self.plain = "weight" in layer._parameters
         self.parametrized = nn.utils.parametrize.is_parametrized(layer, "weight")
-        hooks = (hook for hook in layer._forward_pre_hooks.values() if isinstance(hook, WeightNorm))
-        self.norms = [hook for hook in hooks if hook.name == "weight"]  # at most one, of torch.nn.utils.weight_norm
-        if self.parametrized:
-            parametrizations: Any = layer.parametrizations
-            settable = all(hasattr(each, "right_inverse") for each in parametrizations.weight)
-        else:
-            settable = self.plain or bool(self.norms)
-        if not settable:
+        hooks = (hook for hook in layer._forward_pre_hooks.values() if isinstance(hook, (WeightNorm, SpectralNorm)))
+        self.norms = [hook for hook in hooks if hook.name == "weight"]  # of torch.nn.utils.weight_norm, spectral_norm
+        if not self.plain and not self._settable():
             raise ValueError(
                 f"argument 'module': the weight of {name or 'it'} is computed from other parameters, and there is no way to "
                 "set it: initialise before that"
@@ -100,43 +113,56 @@ class _Weight:
         if "bias" not in layer._parameters:
             raise ValueError(f"argument 'module': the bias of {name or 'it'} is parametrized: initialise before that")
 
+    @torch.no_grad()
+    def _settable(self) -> bool:
+        if not self.parametrized:
+            return len(self.norms) == 1
+        weight = self.layer.weight
+        assert isinstance(weight, Tensor)
+        trial: Any = copy.deepcopy(self.layer.parametrizations)
+        try:
+            trial.weight.right_inverse(torch.ones_like(weight))
+        except Exception:  # of a parametrization's author
+            return False
+        return True
+
     def parameters(self) -> list[nn.Parameter]:
         """Those that drawing changes."""
         if self.parametrized:
             parametrizations: Any = self.layer.parametrizations
             return list(parametrizations.weight.parameters())
-        names = ("weight_g", "weight_v") if self.norms else ("weight",)
-        return [getattr(self.layer, name) for name in names]
+        suffixes = [""] if self.plain else ["_orig"] if isinstance(self.norms[0], SpectralNorm) else ["_g", "_v"]
+        return [getattr(self.layer, "weight" + suffix) for suffix in suffixes]
 
     @torch.no_grad()
     def draw_(self, std: float, distribution: str, generator: torch.Generator | None) -> None:
-        weight = self.layer.weight
-        assert isinstance(weight, Tensor)
-        drawn = weight if self.plain else torch.empty_like(weight)
+        layer: Any = self.layer
+        drawn = layer.weight if self.plain else torch.empty_like(layer.weight)
         if distribution == "normal":
             nn.init.normal_(drawn, std=std, generator=generator)
         else:
             nn.init.uniform_(drawn, -math.sqrt(3) * std, math.sqrt(3) * std, generator=generator)
         if self.parametrized:
-            self.layer.weight = drawn  # each parametrization has a right_inverse
-        for norm in self.norms:
-            g, v = self.layer.weight_g, self.layer.weight_v
-            assert isinstance(g, Tensor)
-            assert isinstance(v, Tensor)
-            v.copy_(drawn)
-            g.copy_(torch.norm_except_dim(v, 2, norm.dim))
-            self.layer.weight = norm.compute_weight(self.layer)
+            layer.weight = drawn  # by each right_inverse
+            for each in layer.parametrizations.weight:
+                if isinstance(each, _SpectralNorm) and drawn.dim() > 1:
+                    each._power_method(each._reshape_weight_to_matrix(drawn), SPECTRAL_STEPS)
+        elif not self.plain:
+            (norm,) = self.norms
+            if isinstance(norm, SpectralNorm):
+                layer.weight_orig.copy_(drawn)
+                for _ in range(SPECTRAL_STEPS):
+                    layer.weight = norm.compute_weight(layer, do_power_iteration=True)
+            else:
+                layer.weight_v.copy_(drawn)
+                layer.weight_g.copy_(torch.norm_except_dim(drawn, 2, norm.dim))
+                layer.weight = norm.compute_weight(layer)
 
     @torch.no_grad()
     def std(self) -> float:
         weight = self.layer.weight
         assert isinstance(weight, Tensor)
-        return math.nan if weight.is_meta else weight.double().std(correction=0).item()
-
-
-def _memory(parameter: Tensor) -> tuple[int, int]:
-    """Equal for parameters that are one, though they may be two objects."""
-    return (id(parameter), -1) if parameter.is_meta or not parameter.numel() else (parameter.data_ptr(), parameter.numel())
+        return weight.double().std(correction=0).item() if _has_memory(weight) else math.nan
 
 
 def _owners_of_the_rest(module: nn.Module, layers: Sequence[nn.Module]) -> dict[tuple[int, int], str]:
@@ -157,7 +183,7 @@ def init_for_leaky_relu_(
     method: str = "he",
     mode: str = "fan_in",
     distribution: str = "normal",
-    example: Tensor | tuple[Any, ...] | None = None,
+    example: Any = None,
     generator: torch.Generator | None = None,
 ) -> Report:
     r"""Draws the weights of every linear and (transposed) convolutional layer with the gain of the activation that follows.
@@ -169,26 +195,28 @@ def init_for_leaky_relu_(
     have :func:`torch.nn.init.calculate_gain`'s; a layer that none follows has 1. So the mean square of activations (fan_in)
     or gradients (fan_out) stays what it is from layer to layer. Fans count what is really summed, given groups and strides,
     of transposed convolutions too. Biases become 0; norms, embeddings, recurrent layers and what else there is stay as they
-    are. Frozen parameters (``requires_grad=False``) are drawn like others.
+    are. Frozen parameters (``requires_grad=False``) are drawn like others. An activation that is written out in other
+    functions counts as the first of these that is one (``x * torch.sigmoid(x)``: sigmoid).
 
     What follows a layer is seen as the model runs once on ``example``: where its output flows, through norms, pooling,
-    dropout, sums and reshapes, up to the next layer; of several activations the one with the largest gain counts. A copy
-    runs, without gradients, in evaluation mode, and for layers that do not run then in training mode; generators of random
-    numbers are put back. Without ``example``, and for layers that do not run, it is the activation registered next, unless
-    another layer is: right for :class:`torch.nn.Sequential` and torch's own transformers, a guess for a ``forward`` that
-    goes its own way. The report says which it was.
+    dropout, sums and reshapes, up to the next layer or product with a parameter; of several activations the one with the
+    largest gain counts. A copy runs, without gradients, in evaluation mode, and for layers that do not run then in training
+    mode; of its hooks only methods of its own modules; generators of random numbers are put back. TorchScript,
+    ``torch.vmap`` and ops other than torch's are not looked into. Without ``example``, and for layers that do not run, it is
+    the activation registered next, unless another layer is: right for :class:`torch.nn.Sequential` and torch's own
+    transformers, a guess for a ``forward`` that goes its own way. The report says which it was.
 
     A weight that belongs to another kind of module as well (a tied embedding's) is left alone. One that several layers share
     is drawn once, for the first of them. Where ``weight_norm`` or another parametrization with a ``right_inverse`` computes
-    the weight, its parameters are set so that it computes the weight drawn (under ``spectral_norm`` that times a factor).
-    The report notes all that, with the standard deviation that the weights have.
+    the weight, its parameters are set so that it computes the weight drawn; under ``spectral_norm`` that divided by its
+    largest singular value. The report notes all that, with the standard deviation that the weights have.
 
     Args:
         module: the model, changed in place; any floating-point dtype and device.
         method: ``"he"`` or ``"xavier"``.
         mode: ``"fan_in"`` or ``"fan_out"``; of he only.
         distribution: ``"normal"`` or ``"uniform"``.
-        example: an input, or a tuple of all, as ``module`` is called with.
+        example: the input, or a tuple of all that ``module`` is called with.
         generator: where the numbers come from. Default: torch's own of the weights' device.
 
     Returns:
@@ -196,6 +224,7 @@ def init_for_leaky_relu_(
 
     Raises:
         TypeError: ``module`` is no :class:`torch.nn.Module`, or wrapped in DistributedDataParallel.
+        RuntimeError: ``module`` cannot be copied to run on ``example``. What ``module`` itself raises there comes through.
         ValueError: another ``method``, ``mode`` or ``distribution``; no such layer in ``module``; a lazy layer that has not
             run yet; a layer whose weight cannot be set, or whose bias is parametrized; an activation of infinite or NaN
             slope. Nothing has changed then.
@@ -230,7 +259,7 @@ def init_for_leaky_relu_(
     registered = by_registration(module)
     report = Report()
     for name, layer in layers.items():
-        found_by, followers = ("example", seen[layer]) if layer in seen else ("registration", registered[layer])
+        found_by, followers = ("example", seen[layer]) if layer in seen else ("registration", registered.get(layer, []))
         # The largest: it makes up for the one that passes the least on, so that no path loses variance.
         follower: Follower = max(followers, key=lambda each: each.gain, default=NOTHING)
         if not 0 < follower.gain < math.inf:

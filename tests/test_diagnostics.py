@@ -172,9 +172,26 @@ def test_units_of_batch_time_channels(layer):
     assert found["dead_units"] >= 2
 
 
-def test_a_layer_norm_of_whole_images_leaves_channels_first():
-    model = nn.Sequential(nn.LayerNorm((3, 4, 5)), nn.ReLU())
+class LayerNorm2d(nn.LayerNorm):
+    """As in torchvision and timm: of the channels, which come first."""
+
+    def forward(self, x):
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm((3, 4, 5)), LayerNorm2d(3)])
+def test_layer_norms_of_images_leave_channels_first(norm):
+    model = nn.Sequential(norm, nn.ReLU())
     assert observed(model, torch.randn(2, 3, 4, 5))["layers"][0]["units"] == 3
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_units_after_a_transformer_in_both_modes(training):
+    layer = nn.TransformerEncoderLayer(6, 2, 8, batch_first=True)
+    model = nn.Sequential(nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), nn.ReLU()).train(training)
+    with torch.set_grad_enabled(training):
+        found = observed(model, torch.randn(4, 9, 6), backward=False)["layers"]
+    assert found[-1]["units"] == 6
 
 
 def test_a_transformer_keeps_its_faster_way():
@@ -432,6 +449,22 @@ def test_a_checkpoint_of_a_forward_that_is_not_observed():
     assert found[1] == found[0]
 
 
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_checkpoint_of_more_than_the_model(every):
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    whole, x = nn.Sequential(nn.Linear(4, 4), inner), torch.randn(8, 4, requires_grad=True)
+    found = []
+    for forward in (whole, partial(torch.utils.checkpoint.checkpoint, whole, use_reentrant=True)):
+        with ActivationMonitor(inner, every) as monitor:
+            with torch.no_grad():
+                whole(x)  # a validation
+            for scale in (1, 2, 3):
+                (forward(x) * scale).sum().backward()
+        found.append(monitor.to_dict())
+    assert found[1] == found[0]
+
+
 def test_a_validation_without_gradients_is_not_taken_for_a_checkpoint():
     model, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.randn(8, 4)
     with ActivationMonitor(model) as monitor:
@@ -496,6 +529,43 @@ def test_a_copy_is_not_watched(make):
 
 def user_hook(module, args, output):
     pass
+
+
+class DeepCopiesItsDict(nn.Sequential):
+    def __deepcopy__(self, memo):
+        new = type(self).__new__(type(self))
+        memo[id(self)] = new
+        new.__dict__.update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        return new
+
+
+class StateWithoutHooks(nn.Sequential):
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "_forward_pre_hooks"}
+
+
+class StateInATuple(nn.Sequential):
+    def __getstate__(self):
+        return vars(self), 1
+
+    def __setstate__(self, state):
+        super().__setstate__(state[0])
+
+
+@pytest.mark.parametrize("kind", [nn.Sequential, DeepCopiesItsDict, StateWithoutHooks, StateInATuple])
+@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
+def test_a_copy_is_a_model_of_its_own(make, kind):
+    model, x = kind(nn.Linear(4, 4), nn.ReLU()), torch.randn(8, 4)
+    with ActivationMonitor(model) as monitor:
+        copied = make(model)
+        if make is not copy.copy:
+            nn.init.constant_(copied[0].weight, 7.0)
+            assert (saved_and_loaded(copied)[0].weight == 7).all()
+        copied(x)
+    assert monitor.to_dict()["forwards"] == (1 if make is copy.copy and kind in (DeepCopiesItsDict, StateInATuple) else 0)
+    again = saved_and_loaded(copied)
+    assert torch.equal(again[0].weight, copied[0].weight)
+    again(x)
 
 
 def test_two_monitors_of_one_model():

@@ -314,19 +314,176 @@ def test_wherever_it_flows():
     assert list(slopes.values()) == [0.0, 0.1, 0.2, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9]
 
 
+def into_a_part(y):
+    canvas = torch.zeros(3, 8)
+    canvas[:, :4].copy_(y)
+    return F.leaky_relu(canvas, 0.3)
+
+
+@torch.jit.script
+def scripted(x):
+    return x * 2.0
+
+
+PARAMETER = nn.Parameter(torch.randn(4, 4))
+# What comes after a layer, and the slope of what follows it.
+AFTER = {
+    "copied into a part": (into_a_part, 0.3),
+    "all of it, in place, as a view": (lambda y: F.relu(F.leaky_relu_(y.view(-1), 0.5).view_as(y) * 0 + y), 0.5),
+    "an autograd.Function": (lambda y: leakyrelu_ext.LeakyReLUFunction.apply(y, 0.2), 0.2),
+    "a product with a parameter": (lambda y: F.leaky_relu(y @ PARAMETER.t(), 0.5), None),
+    "einsum with a parameter": (lambda y: F.leaky_relu(torch.einsum("bi,io->bo", y, PARAMETER), 0.5), None),
+    "a product without": (lambda y: F.leaky_relu(y @ y.t(), 0.5), 0.5),
+    "its shape": (lambda y: F.leaky_relu(torch.rand_like(y), 0.5), None),
+    "its dtype": (lambda y: F.leaky_relu(torch.ones(2).type_as(y), 0.5), None),
+    "its device": (lambda y: F.leaky_relu(y.new_ones(2), 0.5), None),
+    "viewed as another": (lambda y: F.leaky_relu(y.view_as(torch.ones(4, 3)), 0.5), 0.5),
+}
+
+
+CASES = [pytest.param(*case, id=name) for name, case in AFTER.items()]
+OP = pytest.param(lambda y: torch.ops.leakyrelu_ext.leaky_relu(y, 0.6), 0.6, id="the op", marks=pytest.mark.native)
+
+
+class Then(nn.Module):
+    def __init__(self, layer, after):
+        super().__init__()
+        self.layer, self.after = layer, after
+
+    def forward(self, x):
+        return self.after(self.layer(x))
+
+
+@pytest.mark.parametrize(("after", "slope"), [*CASES, OP])
+def test_after_a_layer(after, slope):
+    _, (only,) = initialised(Then(nn.Linear(4, 4), after), example=torch.randn(3, 4))
+    assert only.negative_slope == slope
+    assert only.found_by == "example"
+
+
+class Scripted(nn.Module):
+    def forward(self, x):
+        return scripted(x)
+
+
+def test_through_a_module_that_does_what_is_not_seen():
+    model = nn.Sequential(nn.Linear(4, 4), Scripted(), nn.LeakyReLU(0.3))
+    assert initialised(model, example=torch.randn(3, 4))[1][0].negative_slope == 0.3
+
+
+class Centred(nn.Linear):
+    """Computes its weight, and has its activation within."""
+
+    def forward(self, x):
+        return F.leaky_relu(F.linear(x, self.weight - self.weight.mean(), self.bias), 0.9)
+
+
+class LowRank(nn.Linear):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.a, self.b = nn.Parameter(torch.zeros(4, 1)), nn.Parameter(torch.zeros(1, 4))
+
+    def forward(self, x):
+        return super().forward(x) + x @ self.a @ self.b
+
+
+class OutOfSight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight):
+        return torch.from_numpy(x.detach().numpy() @ weight.detach().numpy())
+
+
+class Foreign(nn.Linear):
+    def forward(self, x):
+        return OutOfSight.apply(x, self.weight)
+
+
+@pytest.mark.parametrize(
+    ("layer", "slope"), [(Centred(4, 4), 0.9), (LowRank(4, 4), 0.7), (Foreign(4, 4), 0.7)], ids=lambda x: type(x).__name__
+)
+def test_layers_derived_from_torchs(layer, slope):
+    _, (only,) = initialised(nn.Sequential(layer, nn.LeakyReLU(0.7)), example=torch.randn(3, 4))
+    assert (only.negative_slope, only.found_by) == (slope, "example")
+
+
+class Adapted(nn.TransformerEncoderLayer):
+    def __init__(self):
+        super().__init__(8, 2, 16)
+        self.adapter = nn.Linear(8, 8)
+
+
+def test_a_transformer_with_more_than_torchs_layers():
+    _, report = initialised(Adapted())
+    assert {each.name: each.followed_by for each in report} == {
+        "self_attn.out_proj": "nothing",
+        "linear1": "relu",
+        "linear2": "nothing",
+        "adapter": "nothing",
+    }
+
+
+class Frozen(nn.Sequential):
+    """As detection backbones do: train() gives nothing back."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        self[0].eval()
+
+
+def test_a_train_that_returns_nothing_and_an_example_with_history():
+    backbone = nn.Linear(4, 4)
+    _, report = initialised(Frozen(nn.Linear(4, 4), nn.LeakyReLU(0.3)), example=backbone(torch.randn(3, 4)))
+    assert report[0].negative_slope == 0.3
+
+
+def test_lazy_norms_need_not_have_run():
+    for example in (None, torch.randn(2, 3, 8, 8)):
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LazyBatchNorm2d(), nn.LeakyReLU(0.2))
+        assert initialised(model, example=example)[1][0].negative_slope == 0.2
+        assert isinstance(model[1].weight, nn.UninitializedParameter)
+
+
+def test_sharded_layers_are_not_taken_for_one(tmp_path):
+    from torch.distributed.tensor import distribute_module
+
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+        model = distribute_module(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)), mesh)
+        before = model[2].weight.full_tensor().clone()
+        report = init_for_leaky_relu_(model)
+        assert [each.note for each in report] == ["", ""]
+        assert not torch.equal(model[2].weight.full_tensor(), before)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 class Sideways(nn.Module):
     """Its forward changes what it can reach."""
 
     def __init__(self):
         super().__init__()
         self.layer, self.act, self.head = nn.Linear(4, 4), nn.LeakyReLU(0.2), nn.Linear(4, 4)
+        self.norm = nn.LayerNorm(4)  # whose weights are not drawn
         self.register_buffer("ema", torch.ones(4))
+        self.register_buffer("sum", self.layer.weight.sum())  # not a leaf either
+        self.register_buffer("count", torch.zeros(()))
+        self.kept, self.own = {}, self.normalised
+        self.layer.register_forward_hook(self.keep)
         self.seen, self.calls, self.lock = [], 0, threading.Lock()
         self.product = self.layer.weight * 2  # not a leaf: copy.deepcopy refuses it
         self.noise = torch.Generator().manual_seed(1)
 
+    def normalised(self, x):
+        self.calls += 1
+        return self.norm(x)
+
+    def keep(self, module, args, output):
+        self.kept["layer"] = output
+
     def forward(self, x):
         self.calls += 1
+        self.count += 1
         self.seen.append(x)
         self.ema.mul_(0.9)
         with torch.no_grad():
@@ -335,29 +492,76 @@ class Sideways(nn.Module):
         x.add_(torch.randn(4) * random.random() * numpy.random.rand()).add_(torch.randn(4, generator=self.noise))
         with self.lock:
             self.product.mul_(3)
-        x = self.act(self.layer(x))
+        self.layer(x)
+        x = self.own(self.act(self.kept["layer"]))
         return (x, torch.tanh(self.head(x))) if self.training else x
 
 
+class Log:
+    def __init__(self):
+        self.calls, self.lock = [], threading.Lock()
+
+    def hook(self, *args):
+        self.calls.append(args)
+
+
+class Counter:
+    calls = 0
+
+    def hook(self, *args):
+        Counter.calls += 1
+
+
 def test_only_a_copy_runs():
-    model, x, calls = Sideways().eval(), torch.randn(3, 4), []
-    model.act.register_forward_hook(lambda *args: calls.append(args))
+    model, x, log = Sideways().eval(), torch.randn(3, 4), Log()
+    model.act.register_forward_hook(log.hook)
+    model.norm.register_forward_hook(Counter().hook)
+    model.head.register_forward_pre_hook({}.get)  # of an owner without a hash
+    before = {name: set(vars(module)) for name, module in model.named_modules()}
     product, example = model.product.clone(), x.clone()
     random.seed(0)
     numpy.random.seed(0)
     state, noise = torch.get_rng_state(), model.noise.get_state()
     _, report = initialised(model, example=x)
     assert [(each.followed_by, each.found_by) for each in report] == [("LeakyReLU(0.2)", "example"), ("tanh", "example")]
-    assert (model.calls, model.seen, calls) == (0, [], [])
+    assert (model.calls, model.seen, model.kept, log.calls, Counter.calls) == (0, [], {}, [], 0)
     assert (model.ema == 1).all()
-    assert model.layer.weight.std() > 0.1
+    assert model.count == 0
+    assert (model.norm.weight == 1).all()
+    assert {name: set(vars(module)) for name, module in model.named_modules()} == before
     assert torch.equal(model.product, product)
     assert torch.equal(x, example)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(model.noise.get_state(), noise)
     assert (random.random(), numpy.random.rand()) == (random.Random(0).random(), numpy.random.RandomState(0).rand())
     assert not model.training
-    assert len(model.act._forward_hooks) == 1
+    assert list(model.act._forward_hooks.values()) == [log.hook]
+    assert list(model.layer._forward_hooks.values()) == [model.keep]
+    assert sum(len(module._forward_pre_hooks) for module in model.modules()) == 1
+
+
+class Single(nn.Sequential):
+    def __deepcopy__(self, memo):
+        return self
+
+
+def test_a_part_that_is_its_own_copy():
+    model = nn.Sequential(Single(nn.Linear(4, 4), nn.LeakyReLU(0.3)), nn.Linear(4, 4), nn.Tanh())
+    model[0][1].register_forward_hook(print)
+    _, report = initialised(model, example=torch.randn(3, 4))
+    assert [each.followed_by for each in report] == ["LeakyReLU(0.3)", "Tanh"]
+    assert all(module.training for module in model.modules())
+    assert list(model[0][1]._forward_hooks.values()) == [print]
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in (model[0], model[0][0], *model[1:]))
+
+
+def test_what_cannot_be_copied_is_said():
+    class Unique(nn.Linear):
+        def __deepcopy__(self, memo):
+            raise KeyError("mine")
+
+    with pytest.raises(RuntimeError, match="argument 'module' cannot be copied, and only a copy runs on 'example': 'mine'"):
+        init_for_leaky_relu_(Unique(2, 2), example=torch.ones(1, 2))
 
 
 class Tied(nn.Module):
@@ -428,6 +632,21 @@ def test_under_weight_norm_the_weight_it_computes_is_drawn(weight_norm, kind):
         torch.testing.assert_close(layer.weight, other.weight)
         assert all(parameter.grad is not None for parameter in layer.parameters())
         assert (layer.bias == 0).all()
+
+
+@pytest.mark.parametrize("spectral_norm", [nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.filterwarnings("ignore:.*spectral_norm")
+def test_under_spectral_norm_the_largest_singular_value_is_1(spectral_norm, training):
+    model = nn.Sequential(spectral_norm(nn.Linear(16, 16)), nn.LeakyReLU(0.1)).train(training)
+    before = model[0].weight.detach().clone()
+    _, (only,) = initialised(model)
+    assert only.note == "through its parametrization"
+    model(torch.randn(2, 16))
+    weight = model[0].weight.detach()
+    assert not torch.allclose(weight, before, atol=0.1)
+    assert torch.linalg.matrix_norm(weight, 2).item() == pytest.approx(1.0, rel=0.05)
+    assert weight.std(correction=0).item() == pytest.approx(only.std, rel=0.05)
 
 
 def test_frozen_parameters_are_drawn():
@@ -576,6 +795,12 @@ def test_the_report_prints_as_a_table():
             "the weight of 0 is computed from other parameters, and there is no way to set it",
         ),
         (nn.Sequential(squared(nn.Linear(2, 2), "weight")), {}, ValueError, "the weight of 0 is computed from other"),
+        (
+            nn.Sequential(nn.Linear(2, 2), nn.utils.parametrizations.orthogonal(nn.Linear(2, 2), use_trivialization=False)),
+            {},
+            ValueError,
+            "the weight of 1 is computed from other",
+        ),
         (nn.Sequential(squared(nn.Linear(2, 2), "bias")), {}, ValueError, "the bias of 0 is parametrized"),
         (
             nn.Sequential(nn.Linear(2, 2), nn.LeakyReLU(math.nan)),

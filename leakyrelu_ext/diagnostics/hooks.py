@@ -26,13 +26,22 @@ class _Hook:
     def __call__(self, *args: Any) -> None:
         self.function(*args)
 
-    # For modules that copy themselves in their own way, such as fx.GraphModule.
+    # For modules that copy themselves in their own way: their copies have a hook that does nothing.
     def __reduce__(self) -> tuple[Any, ...]:
         return _Hook, (_nothing,)
 
 
+def _copied_by_default(kind: type) -> bool:
+    """Whether ``copy`` and ``pickle`` ask only for the module's ``__dict__``, and make another of it."""
+    protocol = ("__reduce_ex__", "__reduce__", "__getstate__")
+    own = any(getattr(kind, name, None) is not getattr(nn.Module, name, None) for name in protocol)
+    return not own and not hasattr(kind, "__copy__") and not hasattr(kind, "__deepcopy__")
+
+
 def _without_hooks(state: Any) -> Any:
-    """If it is the ``__dict__`` of a module."""
+    """If it is the ``__dict__`` of a module, or a tuple with that in it."""
+    if isinstance(state, tuple):
+        return tuple(map(_without_hooks, state))
     if not isinstance(state, dict) or _REDUCE not in state:
         return state
     state = {name: value for name, value in state.items() if name != _REDUCE}
@@ -50,11 +59,7 @@ class _Reduce:
 
     def __call__(self, protocol: Any) -> Any:
         module = self.module()
-        reduced = type(module).__reduce_ex__(module, protocol)  # type: ignore[arg-type,call-arg]
-        if isinstance(reduced, str):  # the name of a global
-            return reduced
-        function, arguments, *state = reduced
-        return function, tuple(map(_without_hooks, arguments)), *map(_without_hooks, state)
+        return _without_hooks(type(module).__reduce_ex__(module, protocol))  # type: ignore[arg-type,call-arg]
 
 
 class Hooks:
@@ -76,7 +81,8 @@ class Hooks:
     def _note(self, module: nn.Module, handle: RemovableHandle) -> None:
         self._handles.append(handle)
         self._modules.append(module)
-        vars(module).setdefault(_REDUCE, _Reduce(module))
+        if _copied_by_default(type(module)):
+            vars(module).setdefault(_REDUCE, _Reduce(module))
 
     def remove(self) -> None:
         for handle in self._handles:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,8 @@ _ACTIVATIONS = (
 _CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
 _CHANNELS_LAST = (
     *(nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention),
-    *(nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.LayerNorm, nn.RMSNorm),
+    *(nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer),
+    *(nn.LayerNorm, nn.RMSNorm),
 )
 
 
@@ -65,10 +66,17 @@ def _pre_activation(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[st
     return seen if seen.dim() else seen.reshape(1), x
 
 
-def _place(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[int, torch.Size], ...]:
-    """Where the inputs are in memory: the same when a checkpoint computes again, which keeps them until then."""
-    tensors = (x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and _has_values(x))
-    return tuple((x.data_ptr(), x.shape) for x in tensors)
+class _Run(NamedTuple):
+    """A forward without gradients."""
+
+    places: list[int]  # of its inputs in memory: a checkpoint keeps them
+    shapes: list[torch.Size]
+    observed: bool
+
+
+def _inputs(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[int], list[torch.Size]]:
+    tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and _has_values(x)]
+    return [x.data_ptr() for x in tensors], [x.shape for x in tensors]
 
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:
@@ -96,7 +104,8 @@ class ActivationMonitor:
     times has a line for each ("act", "act#2", …). Nothing that the model computes changes.
 
     A unit is a channel, dimension 1; or a feature, the last dimension, of what comes from a Linear, Bilinear, Embedding,
-    LayerNorm over one dimension, RMSNorm, recurrent or attention layer, and wherever there are fewer than three dimensions.
+    LayerNorm over the last dimension, RMSNorm, a recurrent layer, attention or transformer (in evaluation not of a lone
+    TransformerEncoderLayer, whose faster way hooks would close), and wherever there are fewer than three dimensions.
     It is *dead* if its inputs were all 0 or negative in all that was observed; its gradient is then 0 with ReLU, not with
     Leaky ReLU: units whose gradient was exactly 0 throughout are counted apart. To know what is dead on a dataset, observe
     all of it (``every=1``); within training, weights change meanwhile.
@@ -158,7 +167,7 @@ class ActivationMonitor:
         """Forgets what was observed."""
         self._forwards = self._observed = 0
         self._active = self._again = False
-        self._without_gradient: deque[Any] = deque(maxlen=256)  # observed forwards that a checkpoint may run again
+        self._without_gradient: deque[_Run] = deque(maxlen=256)  # the latest first: a checkpoint may run them again
         self._sites: dict[tuple[str, int], Site] = {}
         self._turns: dict[str, int] = {}
         self._open: dict[str, Site] = {}
@@ -201,16 +210,13 @@ class ActivationMonitor:
         self._detach()
         self._again = torch._C._current_graph_task_id() != -1  # within a backward
         if self._again:
-            place = _place(args, kwargs)
-            self._active = place in self._without_gradient
-            if self._active:
-                self._without_gradient.remove(place)
+            self._active = self._was_observed(args, kwargs)
         else:
             self._active = self._forwards % self._every == 0
             self._forwards += 1
             self._observed += self._active
-            if self._active and not torch.is_grad_enabled():
-                self._without_gradient.append(_place(args, kwargs))
+            if not torch.is_grad_enabled():
+                self._without_gradient.appendleft(_Run(*_inputs(args, kwargs), self._active))
         if self._active:
             self._turns.clear()
             self._open.clear()
@@ -220,6 +226,17 @@ class ActivationMonitor:
             self._attach()
             if module in self._watched.values():
                 self._before("", module, args, kwargs)
+
+    def _was_observed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether that forward was which runs again now."""
+        places, shapes = _inputs(args, kwargs)
+        same = [run for run in self._without_gradient if run.places == places]
+        # Else the checkpoint is of more than the model, and computes the model's inputs again, too.
+        same += [run for run in self._without_gradient if run.shapes == shapes]
+        if not same:
+            return False
+        self._without_gradient.remove(same[0])
+        return same[0].observed
 
     def _end(self, module: nn.Module, args: object, output: object) -> None:
         if not torch.compiler.is_compiling():
@@ -231,10 +248,11 @@ class ActivationMonitor:
             return
         while isinstance(output, tuple) and output:  # of recurrent layers and attention
             output = output[0]
-        last = isinstance(module, _CHANNELS_LAST) and not (
-            isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and len(module.normalized_shape) > 1
-        )
-        self._features = output.shape[-1] if last and isinstance(output, Tensor) and output.dim() else None
+        self._features = None
+        if isinstance(module, _CHANNELS_LAST) and isinstance(output, Tensor) and output.dim():
+            whole = isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and tuple(module.normalized_shape) != output.shape[-1:]
+            if not whole:  # a norm of images, or one derived from these for channels first
+                self._features = output.shape[-1]
 
     def _dim(self, name: str, module: nn.Module, x: Tensor) -> int:
         """Where the units are."""
