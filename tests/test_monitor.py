@@ -1,25 +1,23 @@
 """ActivationMonitor counts what is there, and changes nothing."""
 
 import copy
-import io
 import json
 import pickle
 import subprocess
 import sys
-import threading
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-import torch.utils.checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 import leakyrelu_ext
 from leakyrelu_ext.diagnostics import ActivationMonitor
+from monitored import X, observed
 
 pytestmark = pytest.mark.cpu_only
 
@@ -35,16 +33,6 @@ KINDS = [
     nn.Sigmoid,
     nn.Tanh,
 ]
-X = torch.tensor([[1.0, -2.0, 0.0], [3.0, -1.0, -4.0]])
-
-
-def observed(model, *inputs, backward=True, **arguments):
-    with ActivationMonitor(model, **arguments) as monitor:
-        for x in inputs:
-            y = model(x)
-            if backward:
-                y.sum().backward()
-    return monitor.to_dict()
 
 
 def test_counts_of_a_hand_made_input():
@@ -116,94 +104,6 @@ def test_batch_by_batch_is_as_all_at_once(sizes, shift, features):
         assert parts[name] == whole[name]
     for name in ("mean", "variance", "pre_mean", "pre_variance"):
         assert parts[name] == pytest.approx(whole[name], rel=1e-9, abs=1e-9)
-
-
-def test_units_of_convolutions_and_linears():
-    class Tokens(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.linear, self.act = nn.Linear(3, 6), nn.ReLU()
-            self.conv, self.act2 = nn.Conv1d(6, 7, 1), nn.ReLU()
-
-        def forward(self, x):
-            return self.act2(self.conv(self.act(self.linear(x)).transpose(1, 2)))
-
-    layers = observed(Tokens(), torch.randn(2, 5, 3))["layers"]
-    assert [layer["units"] for layer in layers] == [6, 7]
-    layers = observed(Tokens(), torch.randn(2, 5, 3), unit_dim=1)["layers"]
-    assert [layer["units"] for layer in layers] == [5, 7]
-
-
-class Between(nn.Module):
-    """``layer``, ReLU, on (batch, time, channels); what the layer puts out beside its output is dropped."""
-
-    def __init__(self, layer):
-        super().__init__()
-        self.norm, self.layer, self.act = nn.BatchNorm1d(9), layer, nn.ReLU()
-
-    def forward(self, x):
-        x = self.norm(x)  # of 9 channels: what came last but one does not count
-        layer = self.layer
-        if isinstance(layer, nn.Embedding):
-            y = layer(x[..., 0].abs().long().clamp(max=1))
-        else:
-            y = layer(x, x, x) if isinstance(layer, nn.MultiheadAttention) else layer(x)
-        y = y[0] if isinstance(y, tuple) else y
-        return self.act(y - y.detach().amax((0, 1), keepdim=True) * torch.tensor([1, 0, 0, 1, 0, 0]))
-
-
-LAYERS_OF_FEATURES = {
-    "LSTM": lambda: nn.LSTM(6, 6, batch_first=True),
-    "GRU": lambda: nn.GRU(6, 3, bidirectional=True, batch_first=True),
-    "MultiheadAttention": lambda: nn.MultiheadAttention(6, 2, batch_first=True),
-    "Embedding": lambda: nn.Embedding(2, 6),
-    "LayerNorm": lambda: nn.LayerNorm(6),
-    "RMSNorm": lambda: nn.RMSNorm(6),
-    "TransformerEncoderLayer": lambda: nn.TransformerEncoderLayer(6, 2, 8, batch_first=True),
-    "Linear": lambda: nn.Linear(6, 6),
-}
-
-
-@pytest.mark.parametrize("layer", LAYERS_OF_FEATURES.values(), ids=LAYERS_OF_FEATURES)
-def test_units_of_batch_time_channels(layer):
-    model = Between(layer())
-    (found,) = [each for each in observed(model, torch.randn(4, 9, 6), backward=False)["layers"] if each["name"] == "act"]
-    assert found["units"] == 6
-    assert found["dead_units"] >= 2
-
-
-class LayerNorm2d(nn.LayerNorm):
-    """As in torchvision and timm: of the channels, which come first."""
-
-    def forward(self, x):
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-@pytest.mark.parametrize("norm", [nn.LayerNorm((3, 4, 5)), LayerNorm2d(3)])
-def test_layer_norms_of_images_leave_channels_first(norm):
-    model = nn.Sequential(norm, nn.ReLU())
-    assert observed(model, torch.randn(2, 3, 4, 5))["layers"][0]["units"] == 3
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_units_after_a_transformer_in_both_modes(training):
-    layer = nn.TransformerEncoderLayer(6, 2, 8, batch_first=True)
-    model = nn.Sequential(nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), nn.ReLU()).train(training)
-    with torch.set_grad_enabled(training):
-        found = observed(model, torch.randn(4, 9, 6), backward=False)["layers"]
-    assert found[-1]["units"] == 6
-
-
-def test_a_transformer_keeps_its_faster_way():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 8), nn.ReLU()).eval()
-    x = torch.randn(4, 9, 8)
-    with torch.no_grad():
-        expected = model(x)
-        with ActivationMonitor(model), torch.profiler.profile() as profile:
-            assert torch.equal(model(x), expected)
-    called = {event.key for event in profile.key_averages()}
-    assert "aten::_transformer_encoder_layer_fwd" in called
 
 
 def test_every_so_many_forwards():
@@ -285,11 +185,6 @@ def test_odd_shapes(shape):
     json.dumps(layer, allow_nan=False)
 
 
-def test_units_that_change_are_not_guessed():
-    (layer,) = observed(nn.ReLU(), torch.ones(2, 3), torch.ones(2, 4), backward=False)["layers"]
-    assert (layer["units"], layer["dead_units"], layer["calls"]) == (None, None, 2)
-
-
 def test_hooks_are_gone_afterwards_and_results_stay():
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     monitor = ActivationMonitor(model)
@@ -353,20 +248,6 @@ def test_of_the_fused_modules_the_sum_is_the_pre_activation():
         assert layer["zero_gradient_units"] == 0
 
 
-def test_units_are_channels_again_after_a_reshape():
-    generator = nn.Sequential(
-        nn.Linear(5, 8 * 16),
-        nn.Unflatten(1, (8, 4, 4)),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.ConvTranspose2d(8, 4, 4),
-        nn.ReLU(),
-    )
-    assert [layer["units"] for layer in observed(generator, torch.randn(3, 5))["layers"]] == [8, 4]
-    with pytest.raises(IndexError, match="argument 'unit_dim' is 3, but the input of the model has 2 dimensions"):
-        observed(nn.ReLU(), X, unit_dim=3)
-
-
 def test_a_leaf_keeps_no_hook():
     weight, act = nn.Parameter(X.clone()), nn.ReLU()
     with ActivationMonitor(act) as monitor:
@@ -405,190 +286,6 @@ def test_one_overflow_does_not_spoil_the_rest():
     assert layer["pre_mean"] == pytest.approx(-X[:, :2].mean().item())
     assert layer["dead_units"] == 0  # NaN is not known to be dead
     json.dumps(found, allow_nan=False)
-
-
-@pytest.mark.parametrize("use_reentrant", [False, True])
-def test_checkpointing(use_reentrant):
-    class Checkpointed(nn.Sequential):
-        def forward(self, x):
-            return torch.utils.checkpoint.checkpoint(super().forward, x, use_reentrant=use_reentrant)
-
-    model = Checkpointed(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1))
-    (layer,) = observed(model, torch.randn(8, 4, requires_grad=True))["layers"]
-    assert layer["calls"] == 1
-    # A reentrant one runs without gradients, and again outside of the forward.
-    assert (layer["gradient_norm"] is None) == use_reentrant
-
-
-@pytest.mark.parametrize("every", [1, 2])
-@pytest.mark.parametrize("use_reentrant", [False, True])
-def test_what_a_checkpoint_computes_again_counts_once(use_reentrant, every):
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True), nn.Linear(4, 1))
-    batches = [torch.randn(8, 4, requires_grad=True) for _ in range(4)]
-    found = []
-    for forward in (model, partial(torch.utils.checkpoint.checkpoint, model, use_reentrant=use_reentrant)):
-        with ActivationMonitor(model, every) as monitor:
-            for pair in (batches[:2], batches[2:]):  # two forwards before the backward of both
-                sum(forward(x).sum() for x in pair).backward()
-        found.append(monitor.to_dict())
-    assert found[1] == found[0]
-    assert found[0]["observed"] == 4 // every
-    assert found[0]["layers"][0]["gradient_norm"] > 0
-
-
-def test_a_checkpoint_of_a_forward_that_is_not_observed():
-    """On the very input of one that was."""
-    model, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.randn(8, 4, requires_grad=True)
-    found = []
-    for forward in (model, partial(torch.utils.checkpoint.checkpoint, model, use_reentrant=True)):
-        with ActivationMonitor(model, every=2) as monitor:
-            forward(x).sum().backward()
-            (forward(x) * 3).sum().backward()
-        found.append(monitor.to_dict())
-    assert found[1] == found[0]
-
-
-@pytest.mark.parametrize("every", [1, 2])
-def test_a_checkpoint_of_more_than_the_model(every):
-    torch.manual_seed(0)
-    inner = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
-    whole, x = nn.Sequential(nn.Linear(4, 4), inner), torch.randn(8, 4, requires_grad=True)
-    found = []
-    for forward in (whole, partial(torch.utils.checkpoint.checkpoint, whole, use_reentrant=True)):
-        with ActivationMonitor(inner, every) as monitor:
-            with torch.no_grad():
-                whole(x)  # a validation
-            for scale in (1, 2, 3):
-                (forward(x) * scale).sum().backward()
-        found.append(monitor.to_dict())
-    assert found[1] == found[0]
-
-
-def test_a_validation_without_gradients_is_not_taken_for_a_checkpoint():
-    model, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.randn(8, 4)
-    with ActivationMonitor(model) as monitor:
-        with torch.no_grad():
-            model(x)
-        model(x).sum().backward()
-    assert (monitor.to_dict()["forwards"], monitor.to_dict()["layers"][0]["calls"]) == (2, 2)
-
-
-def saved_and_loaded(model):
-    buffer = io.BytesIO()
-    torch.save(model, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=False)
-
-
-COPIES = {
-    "deepcopy": copy.deepcopy,
-    "copy": copy.copy,
-    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
-    "torch.save": saved_and_loaded,
-    "AveragedModel": lambda model: torch.optim.swa_utils.AveragedModel(model).module,
-    "in a parent": lambda model: copy.deepcopy(nn.ModuleList([nn.Tanh(), model]))[1],
-}
-
-
-class CopiedWithin(nn.Module):
-    """In its forward, where what is in it has hooks, too."""
-
-    def __init__(self, make):
-        super().__init__()
-        self.layers, self.make, self.copies = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), make, []
-
-    def forward(self, x):
-        y = self.layers(x)
-        self.copies.append(self.make(self.layers))
-        return y
-
-
-@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
-def test_a_copy_is_not_watched(make):
-    model, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.randn(8, 4)
-    model.register_forward_hook(user_hook)
-    within = CopiedWithin(make)
-    with ActivationMonitor(model) as monitor, ActivationMonitor(within):
-        copied = make(model)
-        within(x)
-        assert torch.equal(copied(x), model(x))
-    assert monitor.to_dict()["forwards"] == 1
-    assert list(copied._forward_hooks.values()) == [user_hook]
-    for module in (copied, *copied, *within.copies, *within.copies[0]):
-        assert not module._forward_pre_hooks
-        assert not module._forward_pre_hooks_with_kwargs
-        assert not module._forward_hooks_always_called
-        assert "__reduce_ex__" not in vars(module)
-    for module in (*copied, *within.copies, *within.copies[0]):
-        assert not module._forward_hooks
-    for module in (*model.modules(), *within.modules()):
-        assert "__reduce_ex__" not in vars(module)
-    copied.register_forward_hook(user_hook).remove()
-
-
-def user_hook(module, args, output):
-    pass
-
-
-class DeepCopiesItsDict(nn.Sequential):
-    def __deepcopy__(self, memo):
-        new = type(self).__new__(type(self))
-        memo[id(self)] = new
-        new.__dict__.update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
-        return new
-
-
-class StateWithoutHooks(nn.Sequential):
-    def __getstate__(self):
-        return {name: value for name, value in vars(self).items() if name != "_forward_pre_hooks"}
-
-
-class StateInATuple(nn.Sequential):
-    def __getstate__(self):
-        return vars(self), 1
-
-    def __setstate__(self, state):
-        super().__setstate__(state[0])
-
-
-@pytest.mark.parametrize("kind", [nn.Sequential, DeepCopiesItsDict, StateWithoutHooks, StateInATuple])
-@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
-def test_a_copy_is_a_model_of_its_own(make, kind):
-    model, x = kind(nn.Linear(4, 4), nn.ReLU()), torch.randn(8, 4)
-    with ActivationMonitor(model) as monitor:
-        copied = make(model)
-        if make is not copy.copy:
-            nn.init.constant_(copied[0].weight, 7.0)
-            assert (saved_and_loaded(copied)[0].weight == 7).all()
-        copied(x)
-    assert monitor.to_dict()["forwards"] == (1 if make is copy.copy and kind in (DeepCopiesItsDict, StateInATuple) else 0)
-    again = saved_and_loaded(copied)
-    assert torch.equal(again[0].weight, copied[0].weight)
-    again(x)
-
-
-def test_two_monitors_of_one_model():
-    model, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.randn(8, 4)
-    first, second = ActivationMonitor(model), ActivationMonitor(model)
-    with first:
-        with second:
-            model(x)
-        assert not copy.deepcopy(model)._forward_pre_hooks
-        model(x)
-    assert [monitor.to_dict()["forwards"] for monitor in (first, second)] == [2, 1]
-
-
-@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
-def test_a_graph_module_copies_itself_in_its_own_way(make):
-    model = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
-    with ActivationMonitor(model) as monitor:
-        monitor.lock = threading.Lock()  # so that a copy of the monitor would raise
-        copied = make(model)
-        copied(torch.randn(8, 4))
-    assert monitor.to_dict()["forwards"] == 0
-    copied.register_forward_hook(user_hook).remove()
-    copy.deepcopy(copied)
 
 
 def test_frozen_parameters_and_a_model_that_is_wrapped(tmp_path):
