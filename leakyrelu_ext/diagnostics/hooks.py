@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,18 +20,13 @@ def _nothing(*_: object) -> None:
     pass
 
 
-class _Hook:
-    def __init__(self, function: Callable[..., None]) -> None:
-        self.function = function
-
-    def __call__(self, *args: Any) -> None:
-        self.function(*args)
-
+class _Hook(functools.partial[None]):
     # For modules that copy themselves in their own way: their copies have a hook that does nothing.
     def __reduce__(self) -> tuple[Any, ...]:
         return _Hook, (_nothing,)
 
 
+@functools.lru_cache(maxsize=256)
 def _copied_by_default(kind: type) -> bool:
     """Whether ``copy`` and ``pickle`` ask only for the module's ``__dict__``, and make another of it."""
     protocol = ("__reduce_ex__", "__reduce__", "__getstate__")
@@ -81,8 +77,10 @@ class Hooks:
     def _note(self, module: nn.Module, handle: RemovableHandle) -> None:
         self._handles.append(handle)
         self._modules.append(module)
-        if _copied_by_default(type(module)):
-            vars(module).setdefault(_REDUCE, _Reduce(module))
+        if _copied_by_default(type(module)):  # type: ignore[arg-type]
+            state = vars(module)
+            if _REDUCE not in state:
+                state[_REDUCE] = _Reduce(module)
 
     def remove(self) -> None:
         for handle in self._handles:
