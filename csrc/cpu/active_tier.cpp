@@ -59,6 +59,16 @@ const Tier& active_tier() {
   return tier;
 }
 
+const Tier& tier_for_few() {
+#if defined(LEAKYRELU_EXT_X86_TIERS)
+  static const char* wish = std::getenv("LEAKYRELU_EXT_CPU_TIER");
+  static const bool slowed = &active_tier() == &avx512_tier() && (wish == nullptr || *wish == '\0');
+  return slowed ? avx2_tier() : active_tier();
+#else
+  return active_tier();
+#endif
+}
+
 bool flushes_subnormals() {
 #if defined(LEAKYRELU_EXT_X86_TIERS)
   constexpr unsigned denormals_are_zeros = 0x40;

@@ -101,7 +101,7 @@ struct CpuFamily {
   static void family_forward(const FamilyForward& call) {
     AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, call.output.scalar_type(), "bias_leaky_relu", [&] {
       using opmath = opmath_t<scalar_t>;
-      const auto& loops = cpu::active_loops<scalar_t>();
+      const auto& loops = cpu::active_loops<scalar_t>(call.output.numel());
       const auto family = family_as<scalar_t>(call.family);
       const int64_t numel = call.output.numel();
       const auto strides = dense_strides(call.output);
@@ -152,7 +152,7 @@ struct CpuFamily {
   static void family_backward(const FamilyBackward& call) {
     AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, call.grad_output.scalar_type(), "bias_leaky_relu", [&] {
       using opmath = opmath_t<scalar_t>;
-      const auto& loops = cpu::active_loops<scalar_t>();
+      const auto& loops = cpu::active_loops<scalar_t>(call.grad_output.numel());
       const auto slope = slope_as<scalar_t>(call.family.negative_slope);
       const auto gain = static_cast<opmath>(call.family.gain * call.family.dropout_scale());
       const int64_t numel = call.grad_output.numel();

@@ -25,7 +25,7 @@ struct CpuBackend {
   static void forward(
       const at::Tensor& input, const at::Tensor& output, const at::Tensor* mask, double negative_slope) {
     AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, input.scalar_type(), "leaky_relu", [&] {
-      const auto& loops = cpu::active_loops<scalar_t>();
+      const auto& loops = cpu::active_loops<scalar_t>(input.numel());
       const auto slope = slope_as<scalar_t>(negative_slope);
       // The output first: in place on a copy-on-write tensor this moves the data.
       auto* out = output.mutable_data_ptr<scalar_t>();
@@ -41,7 +41,7 @@ struct CpuBackend {
   static void forward_strided(
       const at::Tensor& input, const at::Tensor& output, const at::Tensor* mask, double negative_slope) {
     AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, input.scalar_type(), "leaky_relu", [&] {
-      const auto& loops = cpu::active_loops<scalar_t>();
+      const auto& loops = cpu::active_loops<scalar_t>(input.numel());
       const auto slope = slope_as<scalar_t>(negative_slope);
       const StridedOrder order(input.sizes(), input.strides(), dense_strides(output));
       auto* out = output.mutable_data_ptr<scalar_t>();
@@ -62,7 +62,7 @@ struct CpuBackend {
   static void backward(
       const at::Tensor& grad_output, const at::Tensor& mask, const at::Tensor& grad_input, double negative_slope) {
     AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, grad_output.scalar_type(), "leaky_relu_backward", [&] {
-      const auto& loops = cpu::active_loops<scalar_t>();
+      const auto& loops = cpu::active_loops<scalar_t>(grad_output.numel());
       const auto slope = slope_as<scalar_t>(negative_slope);
       auto* out = grad_input.mutable_data_ptr<scalar_t>();
       const auto* in = grad_output.const_data_ptr<scalar_t>();
@@ -77,7 +77,7 @@ struct CpuBackend {
   static void backward_strided(
       const at::Tensor& grad_output, const at::Tensor& mask, const at::Tensor& grad_input, double negative_slope) {
     AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, grad_output.scalar_type(), "leaky_relu_backward", [&] {
-      const auto& loops = cpu::active_loops<scalar_t>();
+      const auto& loops = cpu::active_loops<scalar_t>(grad_output.numel());
       const auto slope = slope_as<scalar_t>(negative_slope);
       const StridedOrder order(grad_output.sizes(), grad_output.strides(), grad_input.strides());
       auto* out = grad_input.mutable_data_ptr<scalar_t>();
