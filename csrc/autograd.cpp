@@ -8,6 +8,7 @@
 #include "composite.h"
 #include "mask_node.h"
 #include "ops.h"
+#include "route.h"
 
 namespace leakyrelu_ext {
 namespace {
@@ -15,8 +16,10 @@ namespace {
 using torch::autograd::variable_list;
 
 /// Forward and backward alike are linear once the mask is given: the node of both.
-struct LeakyReLUBackward final : MaskNode<LeakyReLUBackward, std::tuple<double>> {
-  static constexpr const char* kName = kNodeName;
+template <NodeKind kind>
+struct LeakyReLUNode final : MaskNode<LeakyReLUNode<kind>, std::tuple<double>> {
+  using Settings = std::tuple<double>;
+  static constexpr const char* kName = kNodeNames[static_cast<int>(kind)];
 
   static variable_list grads(
       const at::Tensor& grad_output,
@@ -41,6 +44,8 @@ struct LeakyReLUBackward final : MaskNode<LeakyReLUBackward, std::tuple<double>>
   }
 };
 
+using LeakyReLUBackward = LeakyReLUNode<NodeKind::ours>;
+
 std::tuple<at::Tensor, at::Tensor> record_forward(const at::Tensor& input, double negative_slope) {
   const auto node = node_for<LeakyReLUBackward>({negative_slope}, input);
   std::tuple<at::Tensor, at::Tensor> outputs;
@@ -61,6 +66,45 @@ at::Tensor record_forward_(at::Tensor& input, double negative_slope) {
   }
   record_inplace(node, input, mask);
   return mask;
+}
+
+/// The mask alone, unseen by modes.
+at::Tensor unobserved_mask(const at::Tensor& input, double negative_slope) {
+  const UnobservedGuard unobserved;
+  return std::get<1>(ops::leaky_relu_forward().call(input, negative_slope));
+}
+
+template <NodeKind kind>
+at::Tensor record_as(const at::Tensor& input, double negative_slope) {
+  const auto node = node_for<LeakyReLUNode<kind>>({negative_slope}, input);
+  at::Tensor output, mask;
+  {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    if (observer_active()) {
+      output = at::leaky_relu(input, negative_slope);
+      mask = unobserved_mask(input, negative_slope);
+    } else {
+      std::tie(output, mask) = ops::leaky_relu_forward().call(input, negative_slope);
+    }
+  }
+  record(node, output, mask);
+  return output;
+}
+
+template <NodeKind kind>
+void record_as_(at::Tensor& input, double negative_slope) {
+  const auto node = node_for<LeakyReLUNode<kind>>({negative_slope}, input);
+  at::Tensor mask;
+  {
+    at::AutoDispatchBelowAutograd guard;
+    if (observer_active()) {
+      mask = unobserved_mask(input, negative_slope);
+      at::leaky_relu_(input, negative_slope);
+    } else {
+      mask = ops::leaky_relu_forward_().call(input, negative_slope);
+    }
+  }
+  record_inplace(node, input, mask);
 }
 
 at::Tensor leaky_relu_autograd(c10::DispatchKeySet keys, const at::Tensor& input, double negative_slope) {
@@ -187,8 +231,32 @@ void leaky_relu_backward_version_(
 
 } // namespace
 
-const std::type_info& node_type() {
-  return typeid(LeakyReLUBackward);
+const std::type_info& node_type(NodeKind kind) {
+  static const std::type_info* const types[] = {
+      &typeid(LeakyReLUNode<NodeKind::ours>), &typeid(LeakyReLUNode<NodeKind::aten>),
+      &typeid(LeakyReLUNode<NodeKind::aten_inplace>)};
+  return *types[static_cast<int>(kind)];
+}
+
+double saved_negative_slope(const torch::autograd::Node& node) {
+  return dynamic_cast<const SavesMask&>(node).negative_slope();
+}
+
+at::Tensor saved_mask(torch::autograd::Node& node) {
+  return dynamic_cast<SavesMask&>(node).saved_mask();
+}
+
+at::Tensor record_leaky_relu(const at::Tensor& input, double negative_slope, bool under_aten) {
+  return under_aten ? record_as<NodeKind::aten>(input, negative_slope)
+                    : record_as<NodeKind::ours>(input, negative_slope);
+}
+
+void record_leaky_relu_(at::Tensor& input, double negative_slope, bool under_aten) {
+  if (under_aten) {
+    record_as_<NodeKind::aten_inplace>(input, negative_slope);
+  } else {
+    record_as_<NodeKind::ours>(input, negative_slope);
+  }
 }
 
 TORCH_LIBRARY_IMPL(leakyrelu_ext, Autograd, m) {

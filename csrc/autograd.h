@@ -1,16 +1,33 @@
 #pragma once
-// What python.cpp needs to know of the autograd nodes. Derivatives: autograd.cpp, bias_autograd.cpp.
+// The ops' autograd nodes and their recording, for those who call it beside the ops. Derivatives: autograd.cpp,
+// bias_autograd.cpp.
+
+#include <ATen/core/Tensor.h>
+#include <torch/csrc/autograd/function.h>
 
 #include <typeinfo>
 
 namespace leakyrelu_ext {
 
-constexpr const char* kNodeName = "LeakyReLUBackward";
-
+/// The nodes of a Leaky ReLU differ in their names.
+enum class NodeKind {
+  ours,
+  aten, // under PyTorch's own op: the name by which tools know its nodes
+  aten_inplace,
+};
+constexpr const char* kNodeNames[] = {"LeakyReLUBackward", "LeakyReluBackward0", "LeakyReluBackward1"};
 constexpr const char* kBiasNodeName = "BiasLeakyReLUBackward";
 
-/// The C++ types of the nodes behind the ops' grad_fn.
-const std::type_info& node_type();
+/// The C++ types of the nodes behind grad_fn.
+const std::type_info& node_type(NodeKind kind);
 const std::type_info& bias_node_type();
+
+/// What one of these nodes has saved.
+double saved_negative_slope(const torch::autograd::Node& node);
+at::Tensor saved_mask(torch::autograd::Node& node);
+
+/// Leaky ReLU where a node is to be recorded (Route::record). Modes see aten's op. `under_aten`: of a call of that op.
+at::Tensor record_leaky_relu(const at::Tensor& input, double negative_slope, bool under_aten);
+void record_leaky_relu_(at::Tensor& input, double negative_slope, bool under_aten);
 
 } // namespace leakyrelu_ext

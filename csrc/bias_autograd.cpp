@@ -9,6 +9,7 @@
 #include "mask_node.h"
 #include "ops.h"
 #include "promote.h"
+#include "route.h"
 
 namespace leakyrelu_ext {
 namespace {

@@ -6,6 +6,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/leaky_relu.h>
 #include <ATen/ops/where.h>
@@ -61,7 +62,9 @@ std::tuple<at::Tensor, at::Tensor> clamped_and_dropped(at::Tensor value, const F
     value = at::clamp(value, -bound, bound);
   }
   if (family.dropout_p > 0) {
-    const at::Tensor kept = at::bernoulli(at::full_like(value, 1 - family.dropout_p)).to(at::kBool);
+    // Not full_like: within vmap(randomness="same") what is drawn must not be batched.
+    const at::Tensor kept =
+        at::bernoulli(at::full_symint(value.sym_sizes(), 1 - family.dropout_p, value.options())).to(at::kBool);
     passed = passed.logical_and(kept);
     value = at::where(kept, value.mul(family.dropout_scale()), 0);
   }

@@ -31,6 +31,14 @@ inline void check_slope(at::ScalarType dtype, double negative_slope) {
   }
 }
 
+/// What a mask has been through that is none.
+inline const char* mask_hint(const at::Tensor& mask) {
+  return mask.scalar_type() == at::kByte
+      ? ""
+      : ". Saved-tensor hooks that cast must leave integer tensors as they are: cast "
+        "only what is_floating_point()";
+}
+
 inline void check_mask(const at::Tensor& grad_output, const at::Tensor& mask, const char* op) {
   TORCH_CHECK(
       mask.device() == grad_output.device(), op, "(): argument 'mask' must be on the device of 'grad_output' (",
@@ -38,7 +46,8 @@ inline void check_mask(const at::Tensor& grad_output, const at::Tensor& mask, co
   TORCH_CHECK(
       mask.scalar_type() == at::kByte && mask.dim() == 1 && mask.sym_numel() == mask_bytes(grad_output.sym_numel()), op,
       "(): argument 'mask' must be a uint8 tensor of shape (", mask_bytes(grad_output.sym_numel()),
-      ",), one bit per element of 'grad_output', got ", mask.scalar_type(), " of shape ", mask.sym_sizes());
+      ",), one bit per element of 'grad_output', got ", mask.scalar_type(), " of shape ", mask.sym_sizes(),
+      mask_hint(mask));
 }
 
 inline void check_strides_size(const at::Tensor& grad_output, size_t strides, const char* op) {
@@ -81,7 +90,8 @@ inline void check_family_mask(const at::Tensor& grad_output, const at::Tensor& m
   TORCH_CHECK(
       mask.scalar_type() == at::kByte && mask.dim() == 1 && fits, op,
       "(): argument 'mask' must be a uint8 tensor of shape (", bytes, ",), or with clamp or dropout (", bytes * 2,
-      ",), one or two bits per element of 'grad_output', got ", mask.scalar_type(), " of shape ", mask.sym_sizes());
+      ",), one or two bits per element of 'grad_output', got ", mask.scalar_type(), " of shape ", mask.sym_sizes(),
+      mask_hint(mask));
 }
 
 inline void check_bias_dtype(at::ScalarType dtype, const char* op) {

@@ -1,8 +1,6 @@
 #pragma once
-// Autograd nodes that keep a mask, and which way a call takes. For the kernels of the Autograd key.
+// Autograd nodes that keep a mask. For the kernels of the Autograd key.
 
-#include <c10/core/impl/LocalDispatchKeySet.h>
-#include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <c10/util/strides.h>
 #include <torch/csrc/autograd/saved_variable.h>
 #include <torch/csrc/dynamo/compiled_autograd.h>
@@ -13,20 +11,11 @@
 #include <vector>
 
 #include "dense.h"
+#include "interception.h"
 #include "sole_owner.h"
 #include "torch_versions.h"
 
 namespace leakyrelu_ext {
-
-inline bool functorch_active() {
-  // Not functorchTLSAccessor(): that stays set after a thread's first transform; this key is there only during one.
-  return c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
-}
-
-/// A subclass that intercepts ops knows ATen's; under a mode (AOTAutograd's tracing) an op stays one op.
-inline bool intercepts(const at::Tensor& tensor) {
-  return tensor.unsafeGetTensorImpl()->is_python_dispatch() && !c10::impl::TorchDispatchModeTLS::any_modes_set();
-}
 
 /// The strides that a mask is for; nullopt: contiguous.
 using OutputStrides = std::optional<std::vector<c10::SymInt>>;
@@ -38,18 +27,34 @@ inline at::OptionalSymIntArrayRef as_ref(const OutputStrides& strides) {
 /// Of each input of a node, whether anybody asks for its gradient.
 using Wanted = std::bitset<3>;
 
+/// What the nodes have in common.
+struct SavesMask : torch::autograd::Node {
+  torch::autograd::SavedVariable mask;
+
+  virtual double negative_slope() const = 0;
+
+  at::Tensor saved_mask() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return mask.unpack();
+  }
+
+  void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    mask.reset_data();
+  }
+};
+
 /// The node behind an op that is linear once its mask is given. A Node as PyTorch generates them for its own ops;
 /// torch::autograd::Function costs a small tensor a quarter more time (forward and backward).
 ///
-/// Derived supplies kName, Settings (a std::tuple of what compiled autograd can pack),
+/// Derived supplies kName, Settings (a std::tuple of what compiled autograd can pack; negative_slope is the first),
 ///   static variable_list grads(grad_output, mask, Settings, OutputStrides, wanted): the gradients, differentiable themselves;
 ///   static variable_list grads_in_place(grad_output, mask, Settings, wanted): the same in grad_output's memory.
 template <class Derived, class SettingsTuple>
-struct MaskNode : torch::autograd::Node {
+struct MaskNode : SavesMask {
   using Settings = SettingsTuple;
   using variable_list = torch::autograd::variable_list;
 
-  torch::autograd::SavedVariable mask;
   Settings settings;
   OutputStrides output_strides;
 
@@ -57,9 +62,8 @@ struct MaskNode : torch::autograd::Node {
     return Derived::kName;
   }
 
-  void release_variables() override {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    mask.reset_data();
+  double negative_slope() const override {
+    return std::get<0>(settings);
   }
 
   variable_list apply(variable_list&& incoming) override {
@@ -130,8 +134,7 @@ struct MaskNode : torch::autograd::Node {
   /// True if the gradient of the input may take grad_output's memory: it has just the layout wanted, nobody else will read it,
   /// and no derivative of this derivative is being recorded.
   bool may_overwrite(const at::Tensor& grad_output) const {
-    if (at::GradMode::is_enabled() || functorch_active() || c10::impl::TorchDispatchModeTLS::any_modes_set() ||
-        !is_sole_owner(grad_output)) {
+    if (at::GradMode::is_enabled() || functorch_active() || mode_active() || !is_sole_owner(grad_output)) {
       return false;
     }
     // Exactly, also where a size is 1: the result's strides must not depend on who else looks at the gradient.
@@ -179,35 +182,6 @@ inline void check_no_derivative(const at::Tensor& grad_output, const std::string
       !torch::autograd::compute_requires_grad(grad_output) && !torch::autograd::isFwGradDefined(grad_output), op,
       "(): argument 'grad_output' must not require grad nor have a tangent: this op is not differentiable, ",
       op.substr(0, op.size() - 1), " is");
-}
-
-enum class Route {
-  below,  // no derivative wanted: the op itself, without a mask
-  record, // record a node
-  aten,   // transforms that a node in C++ does not support, and devices without kernels of ours
-};
-
-inline bool has_native_kernel(const at::Tensor& tensor) {
-  const auto device = tensor.device().type();
-#ifdef LEAKYRELU_EXT_WITH_CUDA
-  const bool supported = device == at::kCPU || device == at::kCUDA || device == at::kMeta;
-#else
-  const bool supported = device == at::kCPU || device == at::kMeta;
-#endif
-  return supported && tensor.layout() == at::kStrided && !tensor.is_nested();
-}
-
-/// Of a call on these tensors, of which those not given are undefined. The first decides on the device.
-template <typename... Others>
-Route route(const at::Tensor& tensor, const Others&... others) {
-  if (functorch_active() || torch::autograd::isFwGradDefined(tensor) ||
-      (torch::autograd::isFwGradDefined(others) || ...)) {
-    return Route::aten;
-  }
-  if (!(at::GradMode::is_enabled() && torch::autograd::compute_requires_grad(tensor, others...))) {
-    return Route::below;
-  }
-  return has_native_kernel(tensor) ? Route::record : Route::aten;
 }
 
 } // namespace leakyrelu_ext

@@ -2,7 +2,6 @@
 
 #include <ATen/core/PythonFallbackKernel.h>
 #include <ATen/ops/leaky_relu.h>
-#include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/python_cpp_function.h>
 #include <torch/csrc/autograd/python_variable.h>
@@ -16,7 +15,10 @@
 #include "checks.h"
 #include "composite.h"
 #include "cpu/active_tier.h"
+#include "install.h"
+#include "interception.h"
 #include "ops.h"
+#include "route.h"
 #include "stats.h"
 
 namespace leakyrelu_ext {
@@ -24,8 +26,22 @@ namespace {
 
 /// Tracers and tensors that rewrite ops below Python know ATen's, not ours.
 bool wants_aten(const at::Tensor& input) {
-  return input.unsafeGetTensorImpl()->is_python_dispatch() || c10::impl::TorchDispatchModeTLS::any_modes_set() ||
-      torch::jit::tracer::isTracing();
+  return input.unsafeGetTensorImpl()->is_python_dispatch() || recorder_active() || torch::jit::tracer::isTracing();
+}
+
+/// Under a mode that only looks on: it is shown aten's op.
+at::Tensor observed_leaky_relu(const at::Tensor& input, double negative_slope) {
+  return route(input) == Route::record ? record_leaky_relu(input, negative_slope, /*under_aten=*/false)
+                                       : at::leaky_relu(input, negative_slope);
+}
+
+void observed_leaky_relu_(at::Tensor& input, double negative_slope) {
+  if (route(input) == Route::record) {
+    torch::autograd::check_inplace(input, /*requires_grad=*/true);
+    record_leaky_relu_(input, negative_slope, /*under_aten=*/false);
+  } else {
+    composite::leaky_relu_(input, negative_slope);
+  }
 }
 
 PyObject* run(at::Tensor input, const at::Scalar& negative_slope) {
@@ -36,7 +52,8 @@ PyObject* run(at::Tensor input, const at::Scalar& negative_slope) {
       output = at::leaky_relu(input, negative_slope);
     } else {
       check_layout(input, "leaky_relu");
-      output = ops::leaky_relu().call(input, negative_slope.toDouble());
+      const double slope = negative_slope.toDouble();
+      output = observer_active() ? observed_leaky_relu(input, slope) : ops::leaky_relu().call(input, slope);
     }
   }
   return THPVariable_Wrap(std::move(output));
@@ -49,7 +66,8 @@ PyObject* run_(at::Tensor input, const at::Scalar& negative_slope) {
       composite::leaky_relu_(input, negative_slope);
     } else {
       check_layout(input, "leaky_relu_");
-      ops::leaky_relu_().call(input, negative_slope.toDouble());
+      const double slope = negative_slope.toDouble();
+      observer_active() ? observed_leaky_relu_(input, slope) : void(ops::leaky_relu_().call(input, slope));
     }
   }
   return THPVariable_Wrap(std::move(input));
@@ -94,13 +112,37 @@ PyObject* leaky_relu_(PyObject* /*module*/, PyObject* const* args, Py_ssize_t co
   END_HANDLE_TH_ERRORS
 }
 
+/// Of arguments that the parser refuses: the same with the names that callers have to use, so that the message does.
+void refuse_by_name(PyObject* args) {
+  static torch::PythonArgParser parser(
+      {"bias_leaky_relu(Tensor input, Tensor? bias, double negative_slope, *, Tensor? residual, int64_t dim, double gain, "
+       "double? clamp, double dropout_p)"},
+      /*traceable=*/true);
+  constexpr Py_ssize_t kPositional = 3;
+  constexpr const char* kNames[] = {"residual", "dim", "gain", "clamp", "dropout_p"};
+  const auto positional = pybind11::reinterpret_steal<pybind11::tuple>(PyTuple_GetSlice(args, 0, kPositional));
+  pybind11::dict named;
+  for (Py_ssize_t i = kPositional; i < PyTuple_GET_SIZE(args); ++i) {
+    named[kNames[i - kPositional]] = pybind11::handle(PyTuple_GET_ITEM(args, i));
+  }
+  torch::ParsedArgs<8> parsed_args;
+  parser.parse(positional.ptr(), named.ptr(), parsed_args);
+}
+
 PyObject* run_family(PyObject* args, PyObject* kwargs, bool inplace) {
   static torch::PythonArgParser parser(
       {"bias_leaky_relu(Tensor input, Tensor? bias, double negative_slope, Tensor? residual, int64_t dim, double gain, "
        "double? clamp, double dropout_p)"},
       /*traceable=*/true);
   torch::ParsedArgs<8> parsed_args;
-  auto parsed = parser.parse(args, kwargs, parsed_args);
+  auto parsed = [&] {
+    try {
+      return parser.parse(args, kwargs, parsed_args);
+    } catch (const std::exception&) {
+      refuse_by_name(args);
+      throw;
+    }
+  }();
   at::Tensor input = parsed.tensor(0);
   const auto bias = parsed.optionalTensor(1);
   const double negative_slope = parsed.toDouble(2);
@@ -151,14 +193,36 @@ PyMethodDef methods[] = {
     {"bias_leaky_relu_", as_function(bias_leaky_relu_), METH_VARARGS | METH_KEYWORDS, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 
+torch::autograd::Node& node_of(PyObject* self) {
+  return *reinterpret_cast<torch::autograd::THPCppFunction*>(self)->cdata;
+}
+
+PyObject* get_saved_negative_slope(PyObject* self, void* /*closure*/) {
+  HANDLE_TH_ERRORS
+  return PyFloat_FromDouble(saved_negative_slope(node_of(self)));
+  END_HANDLE_TH_ERRORS
+}
+
+PyObject* get_saved_mask(PyObject* self, void* /*closure*/) {
+  HANDLE_TH_ERRORS
+  return THPVariable_Wrap(saved_mask(node_of(self)));
+  END_HANDLE_TH_ERRORS
+}
+
+using namespace torch::autograd; // the macro's names are there
+PyGetSetDef node_properties[] = {
+    THP_FUNCTION_DEFAULT_PROPERTIES,
+    {"_saved_mask", get_saved_mask, nullptr, nullptr, nullptr},
+    {"_saved_negative_slope", get_saved_negative_slope, nullptr, nullptr, nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr}};
+
 /// Gives grad_fn a Python type of its own. AOTAutograd takes a node without one for a custom autograd.Function's, and then
 /// returns the result of an in-place op as a copy.
-template <const std::type_info& (*type_of_node)()>
-pybind11::handle register_node_type(const char* name) {
-  static PyTypeObject type;
-  torch::autograd::_initFunctionPyTypeObject(type, name, /*function_properties=*/nullptr, /*function_methods=*/nullptr);
-  torch::autograd::registerCppFunction(type_of_node(), &type);
-  return reinterpret_cast<PyObject*>(&type);
+void register_node_type(pybind11::module_& m, const std::type_info& node, const char* name) {
+  auto* type = new PyTypeObject{}; // for as long as the process lives, as PyTorch's own
+  torch::autograd::_initFunctionPyTypeObject(*type, name, node_properties, /*function_methods=*/nullptr);
+  torch::autograd::registerCppFunction(node, type);
+  m.add_object(name, reinterpret_cast<PyObject*>(type));
 }
 
 pybind11::dict build_info() {
@@ -190,6 +254,7 @@ pybind11::dict stats_of_process() {
   counts["backward_calls"] = stats::backward_calls.load();
   counts["backward_into_grad_output"] = stats::backward_into_grad_output.load();
   counts["huge_page_requests"] = stats::huge_page_requests.load();
+  counts["installed_calls"] = stats::installed_calls.load();
   counts["streaming_calls"] = stats::streaming_calls.load();
   return counts;
 }
@@ -201,11 +266,15 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   if (PyModule_AddFunctions(m.ptr(), leakyrelu_ext::methods) != 0) {
     throw pybind11::error_already_set();
   }
-  m.add_object(
-      leakyrelu_ext::kNodeName, leakyrelu_ext::register_node_type<leakyrelu_ext::node_type>(leakyrelu_ext::kNodeName));
-  m.add_object(
-      leakyrelu_ext::kBiasNodeName,
-      leakyrelu_ext::register_node_type<leakyrelu_ext::bias_node_type>(leakyrelu_ext::kBiasNodeName));
+  using leakyrelu_ext::NodeKind;
+  for (const auto kind : {NodeKind::ours, NodeKind::aten, NodeKind::aten_inplace}) {
+    leakyrelu_ext::register_node_type(
+        m, leakyrelu_ext::node_type(kind), leakyrelu_ext::kNodeNames[static_cast<int>(kind)]);
+  }
+  leakyrelu_ext::register_node_type(m, leakyrelu_ext::bias_node_type(), leakyrelu_ext::kBiasNodeName);
   m.def("build_info", &leakyrelu_ext::build_info);
   m.def("stats", &leakyrelu_ext::stats_of_process);
+  m.def("install", &leakyrelu_ext::install);
+  m.def("uninstall", &leakyrelu_ext::uninstall);
+  m.def("installed", &leakyrelu_ext::installed);
 }

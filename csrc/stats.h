@@ -8,6 +8,7 @@ namespace leakyrelu_ext::stats {
 
 inline std::atomic<int64_t> backward_calls{0};
 inline std::atomic<int64_t> backward_into_grad_output{0};
+inline std::atomic<int64_t> installed_calls{0};
 inline std::atomic<int64_t> huge_page_requests{0};
 inline std::atomic<int64_t> streaming_calls{0};
 

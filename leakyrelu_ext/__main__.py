@@ -1,13 +1,17 @@
-"""`python -m leakyrelu_ext`: what is installed and which kernels will run."""
+"""`python -m leakyrelu_ext`: what is installed and which kernels will run; `... run`: a program with our kernels."""
 
 from __future__ import annotations
+
+import argparse
 
 import torch
 
 from ._library import build_info
+from ._run import run
+from .installation import install
 
 
-def main() -> None:
+def _print_info() -> None:
     info = build_info()
     for key, value in info.items():
         print(f"{key:17} {value}")
@@ -17,6 +21,43 @@ def main() -> None:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU here"
     print(f"{'kernels on CPU':17} {cpu}")
     print(f"{'kernels on CUDA':17} {cuda} ({gpu})")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m leakyrelu_ext",
+        description="Without a command: what is installed, and which kernels will run.",
+    )
+    commands = parser.add_subparsers(dest="command")
+    program = commands.add_parser(
+        "run",
+        help="a program, unedited, with our kernels under PyTorch's own leaky_relu",
+        description="Runs a program as it is, with leakyrelu_ext.install() in effect in each of its processes: those that\n"
+        "it forks, spawns or starts with the environment it got (DataLoader workers, torchrun's ranks).",
+        epilog="examples:\n"
+        "  python -m leakyrelu_ext run train.py --epochs 3\n"
+        "  python -m leakyrelu_ext run -m package.train --epochs 3\n"
+        "  python -m leakyrelu_ext run torchrun --nproc-per-node 2 train.py",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    program.add_argument("--stats", action="store_true", help="each process says at its end what ran on our kernels")
+    program.add_argument("-m", action="store_true", dest="is_module", help="the program is a module, as of python -m")
+    program.add_argument("program", help="a Python file, or a program on PATH")
+    program.add_argument("arguments", nargs=argparse.REMAINDER, help="of the program")
+    return parser
+
+
+def main() -> None:
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.command is None:
+        _print_info()
+        return
+    try:
+        install()  # what can be refused is refused here, in one sentence, before the program begins
+        run(arguments.program, arguments.arguments, is_module=arguments.is_module, stats=arguments.stats)
+    except (OSError, RuntimeError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,11 @@ from ._version import __version__
 _FOLDER = Path(__file__).parent
 
 
+def is_set(variable: str) -> bool:
+    """Whether an environment variable says yes."""
+    return os.environ.get(variable, "").lower() not in ("", "0", "false", "no", "off")
+
+
 class _Torch(NamedTuple):
     """A build of torch: its version, and the version of what it is for besides CPUs."""
 
@@ -72,7 +77,7 @@ except ImportError as error:
         "Mend: in its sources, `pip install --no-build-isolation --force-reinstall --no-deps .` into this environment; then "
         "run from another folder, or add --editable."
     )
-    if os.environ.get("LEAKYRELU_EXT_REQUIRE_NATIVE", "").lower() not in ("", "0", "false", "no", "off"):
+    if is_set("LEAKYRELU_EXT_REQUIRE_NATIVE"):
         raise ImportError(_message) from error
     warnings.warn(f"{_message} Until then everything runs on PyTorch's own leaky_relu.", stacklevel=3)
 
@@ -81,8 +86,9 @@ def build_info() -> dict[str, Any]:
     """What is installed and which kernels will run.
 
     Returns:
-        A dict with ``version``, ``native`` (the compiled library is loaded), ``obstacle`` (why not, else None), ``torch``
-        and ``python`` (those running), and ``platform``; with the compiled library also ``torch_built_with``,
+        A dict with ``version``, ``native`` (the compiled library is loaded), ``obstacle`` (why not, else None),
+        ``installed`` (PyTorch's ops that run on our kernels, see :func:`leakyrelu_ext.install`), ``torch`` and ``python``
+        (those running), and ``platform``; with the compiled library also ``torch_built_with``,
         ``compiler``, ``cpu_tier`` (instruction set of the CPU kernels: ``avx512_bf16``, ``avx512``, ``avx2``, ``neon`` or
         ``generic``; it follows ``ATEN_CPU_CAPABILITY`` and ``LEAKYRELU_EXT_CPU_TIER``), ``openmp`` (the CPU kernels use
         threads), ``cuda`` and ``cuda_archs`` (None without CUDA kernels).
@@ -91,6 +97,7 @@ def build_info() -> dict[str, Any]:
         "version": __version__,
         "native": native is not None,
         "obstacle": obstacle,
+        "installed": ["aten::leaky_relu", "aten::leaky_relu_"] if native is not None and native.installed() else [],
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -105,11 +112,12 @@ def stats() -> dict[str, int]:
 
     Returns:
         A dict of counters: ``backward_calls`` (of the native backward kernels), ``backward_into_grad_output`` (those of them
-        that wrote into the incoming gradient's own memory, which nobody else could see any more), ``huge_page_requests``
+        that wrote into the incoming gradient's own memory, which nobody else could see any more), ``installed_calls`` (calls
+        of PyTorch's own op that ran on the kernels of :func:`leakyrelu_ext.install`), ``huge_page_requests``
         (large new tensors for which the CPU kernels asked for huge pages), ``streaming_calls`` (CPU kernels whose results
         went past the caches).
     """
-    names = ("backward_calls", "backward_into_grad_output", "huge_page_requests", "streaming_calls")
+    names = ("backward_calls", "backward_into_grad_output", "installed_calls", "huge_page_requests", "streaming_calls")
     counts: dict[str, int] = dict.fromkeys(names, 0) if native is None else native.stats()
     return counts
 
@@ -261,8 +269,8 @@ def _fake_bias_leaky_relu_backward_(
 
 if native is not None:
     # Code that walks graphs asks isinstance(grad_fn, Node).
-    torch.autograd.graph.Node.register(native.LeakyReLUBackward)
-    torch.autograd.graph.Node.register(native.BiasLeakyReLUBackward)
+    for _name in ("LeakyReLUBackward", "LeakyReluBackward0", "LeakyReluBackward1", "BiasLeakyReLUBackward"):
+        torch.autograd.graph.Node.register(getattr(native, _name))
     torch.library.register_fake("leakyrelu_ext::leaky_relu", _fake_leaky_relu)
     torch.library.register_fake("leakyrelu_ext::leaky_relu_", _fake_leaky_relu_)
     torch.library.register_fake("leakyrelu_ext::leaky_relu_forward", _fake_leaky_relu_forward)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+import aten
 from cases import randn
 
 
@@ -31,7 +31,7 @@ def formula(
         x = x + bias.to(opmath).reshape(shape)
     if residual is not None:
         x = x + residual.to(opmath)
-    x = F.leaky_relu(x, negative_slope) * gain
+    x = aten.leaky_relu(x, negative_slope) * gain
     return (x if clamp is None else x.clamp(-clamp, clamp)).to(dtype)
 
 

@@ -73,6 +73,11 @@ def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
         )
 
 
+def keeps_a_mask(tensor: Tensor) -> bool:
+    """Whether the node that made the tensor is one of ours."""
+    return hasattr(tensor.grad_fn, "_saved_mask")
+
+
 def misaligned(tensor: Tensor, offset: int = 1) -> Tensor:
     """A contiguous copy that begins ``offset`` elements into its storage."""
     storage = tensor.new_empty(tensor.numel() + offset)

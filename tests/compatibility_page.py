@@ -35,9 +35,10 @@ FEATURES = f"""
 ## What works
 
 Written by `make compatibility` from the results of the tests it names; torch {torch.__version__}, leakyrelu_ext
-{leakyrelu_ext.__version__}, Python {platform.python_version()}, CPU. Most tests run twice, once on PyTorch's Leaky ReLU
-and once on ours; where the second column says *reference*, ours is compared with it within the test. Numbers are of
-test cases.
+{leakyrelu_ext.__version__}, Python {platform.python_version()}, CPU. Most tests run three times: on PyTorch's Leaky ReLU,
+on ours, and on PyTorch's with our kernels installed under it (`leakyrelu_ext.install()`). Where the first column says
+*reference*, ours is compared with it within the test; `make test-installed` runs those tests on the installed kernels.
+Numbers are of test cases.
 
 """
 
@@ -64,7 +65,7 @@ class Row:
     def cell(self, side: str) -> str:
         outcomes = self.outcomes.get(side)
         if outcomes is None:
-            return "*reference*" if side == "built-in" else self.cell("")
+            return {"built-in": "*reference*", "installed": "–"}.get(side) or self.cell("")
         reasons = sorted({outcome for outcome in outcomes if outcome != "yes"})
         passed = outcomes.count("yes")
         return "; ".join([f"yes ({passed})"] * bool(passed) + reasons)
@@ -98,10 +99,10 @@ class CompatibilityPage:
     def pytest_sessionfinish(self) -> None:
         page = HEAD + releases_table(load(self.path.with_name("releases.json"))) + FEATURES
         for area, rows in sorted(self.rows.items()):
-            page += f"### {area}\n\n| | built-in | ours | tests |\n|---|---|---|---|\n"
+            page += f"### {area}\n\n| | built-in | ours | installed | tests |\n|---|---|---|---|---|\n"
             for name, row in rows.items():
                 tests = "<br>".join(f"`{test}`" for test in sorted(row.tests))
                 name = re.sub(r"(\w*__\w+__|\w+\([^ ]*\))", r"`\1`", name)
-                page += f"| {name} | {row.cell('built-in')} | {row.cell('ours')} | {tests} |\n"
+                page += f"| {name} | {row.cell('built-in')} | {row.cell('ours')} | {row.cell('installed')} | {tests} |\n"
             page += "\n"
         self.path.write_text(page.rstrip() + "\n")

@@ -16,6 +16,11 @@ collect_ignore: list[str] = []
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--hide-native", action="store_true", help="run on the fallback, as if leakyrelu_ext._C were missing")
+    parser.addoption(
+        "--installed",
+        action="store_true",
+        help="run what is written for our function and module on PyTorch's own, with our kernels installed under them",
+    )
     parser.addoption("--device", type=torch.device, default="cpu", help="of all inputs: cpu, cuda or cuda:N")
     parser.addoption("--compatibility", type=Path, metavar="PAGE", help="write docs/compatibility.md from the outcomes")
     parser.addoption(
@@ -44,6 +49,13 @@ def pytest_configure(config: pytest.Config) -> None:
             warnings.simplefilter("ignore")
             import leakyrelu_ext
         assert not leakyrelu_ext.build_info()["native"]
+    if config.getoption("--installed"):
+        import leakyrelu_ext
+
+        leakyrelu_ext.install()
+        leakyrelu_ext.leaky_relu = torch.nn.functional.leaky_relu
+        leakyrelu_ext.leaky_relu_ = torch.nn.functional.leaky_relu_
+        leakyrelu_ext.LeakyReLU = torch.nn.LeakyReLU
     if page := config.getoption("--compatibility"):
         from compatibility_page import CompatibilityPage
 
@@ -62,8 +74,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks: ``cpu_only`` tests stay out elsewhere, ``gpu`` tests on the CPU."""
+    """Marks: ``cpu_only`` tests stay out elsewhere, ``gpu`` tests on the CPU, tests of our own names under --installed."""
     for item in items:
+        if item.get_closest_marker("own_name") and item.config.getoption("--installed"):
+            item.add_marker(pytest.mark.skip(reason="about leakyrelu_ext's own function or module"))
         if item.get_closest_marker("cpu_only") and cases.DEVICE.type != "cpu":
             item.add_marker(pytest.mark.skip(reason="about the CPU"))
         if item.get_closest_marker("gpu") and cases.DEVICE.type != "cuda":

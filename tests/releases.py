@@ -2,7 +2,11 @@
 
 import pytest
 
+import leakyrelu_ext
 from leakyrelu_ext._torch_versions import RELEASE
+
+CAN_INSTALL = leakyrelu_ext.build_info()["native"] and RELEASE >= (2, 9)
+needs_install = pytest.mark.skipif(not CAN_INSTALL, reason="install() needs the compiled library and torch 2.9")
 
 
 def since(major: int, minor: int, what: str) -> pytest.MarkDecorator:

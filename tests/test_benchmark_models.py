@@ -9,6 +9,8 @@ from leakyrelu_bench.models import MODELS, gat, loss
 from torch import nn
 
 import leakyrelu_ext
+from aten import uninstalled
+from releases import CAN_INSTALL
 
 pytestmark = pytest.mark.cpu_only
 
@@ -117,18 +119,25 @@ def test_weights_follow_torchs_seed_and_inputs_their_generator(name):
 
 
 @pytest.mark.native
-def test_converted_is_the_builtin_bit_for_bit(name):
+def test_converted_and_installed_are_the_builtin_bit_for_bit(name):
     torch.manual_seed(0)
     model = BY_NAME[name].make()
     converted = leakyrelu_ext.convert(copy.deepcopy(model))
     assert activations(converted)
     assert all(type(activation) is leakyrelu_ext.LeakyReLU for activation in activations(converted))
     inputs = small_inputs(name)
-    expected = training_step(model, inputs)
-    got = training_step(converted, inputs)
-    assert len(got) == len(expected)
-    for ours, builtin in zip(got, expected, strict=True):
-        assert torch.equal(ours, builtin)
+    with uninstalled():
+        expected = training_step(model, inputs)
+    steps = [training_step(converted, inputs)]
+    if CAN_INSTALL:
+        with leakyrelu_ext.install():
+            before = leakyrelu_ext.stats()["installed_calls"]
+            steps.append(training_step(model, inputs))
+            assert leakyrelu_ext.stats()["installed_calls"] - before == sum(CALLS[name].values())
+    for got in steps:
+        assert len(got) == len(expected)
+        for ours, builtin in zip(got, expected, strict=True):
+            assert torch.equal(ours, builtin)
     assert all(tensor.isfinite().all() and tensor.any() for tensor in expected)  # or equal bits would mean little
 
 

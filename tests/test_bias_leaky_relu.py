@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import aten
 import leakyrelu_ext
 from bias_formula import CHANNELS, IN_MEMORY, formula, in_layout, operands
 from cases import DTYPES, HALF_DTYPES, SLOPES, assert_same_bits, every_bit_pattern, misaligned, randn, random_bit_patterns
@@ -366,4 +366,4 @@ def test_what_autograd_refuses_is_refused_before_a_byte_is_written():
 def test_the_built_ins_would_save_whole_tensors():
     """The composition keeps what it needs, so the comparison in test_what_is_saved is not with nothing."""
     x = randn(4, 6).requires_grad_()
-    assert saved_bytes(lambda t: F.leaky_relu(t), x) == x.nbytes
+    assert saved_bytes(lambda t: aten.leaky_relu(t), x) == x.nbytes

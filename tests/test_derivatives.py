@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
-from cases import randn
+import aten
+from cases import keeps_a_mask, randn
 from leakyrelu_ext import LeakyReLU, LeakyReLUFunction, leaky_relu
 
 # Function, and as the last one the op that users can call without our Python code.
@@ -23,6 +23,16 @@ FUNCTIONS = {
 }
 every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 every_slope = pytest.mark.parametrize("slope", [0.0, 0.01, -0.5, 2.0])
+
+
+@pytest.fixture(autouse=True)
+def _beyond_the_builtin(request):
+    """Transforms get PyTorch's own kernel, also where ours is installed."""
+    if request.config.getoption("--installed") and hasattr(request.node, "callspec"):
+        params = request.node.callspec.params
+        in_place = params.get("function") is FUNCTIONS["in place"] or "in_place" in request.node.name
+        if in_place and not params.get("slope", 0) >= 0:
+            pytest.skip("PyTorch's own refuses a negative slope in place")
 
 
 def double(*shape):
@@ -64,7 +74,7 @@ def test_third_derivative(function):
             (value,) = torch.autograd.grad(value.sum(), x, create_graph=True)
         return value
 
-    torch.testing.assert_close(derivatives(function), derivatives(F.leaky_relu))
+    torch.testing.assert_close(derivatives(function), derivatives(aten.leaky_relu))
     assert derivatives(function).abs().max() > 1
 
 
@@ -89,7 +99,7 @@ def test_transforms_match_the_builtin(slope, function):
         return function(t, slope)
 
     def builtin(t):
-        return F.leaky_relu(t, slope)
+        return aten.leaky_relu(t, slope)
 
     def cube(activation):
         return lambda t: (activation(t) ** 3).sum()
@@ -112,7 +122,7 @@ def test_transforms_match_the_builtin(slope, function):
 def test_the_native_path_comes_back_after_a_transform():
     x = randn(10).requires_grad_()
     vmap(grad(lambda t: leaky_relu(t).sum()))(x)
-    assert leaky_relu(x).grad_fn.name() == "LeakyReLUBackward"
+    assert keeps_a_mask(leaky_relu(x))
 
 
 @pytest.mark.feature("torch.func and derivatives", "is_grads_batched")
@@ -121,7 +131,7 @@ def test_the_native_path_comes_back_after_a_transform():
 def test_batched_gradients_of_one_graph(layout):
     x = LEAVES[layout]()
     y = leaky_relu(x, 0.1)
-    assert y.grad_fn.name() == "LeakyReLUBackward"
+    assert keeps_a_mask(y)
     grads = randn(3, *x.shape, dtype=torch.float64, seed=1)
     (actual,) = torch.autograd.grad(y, x, grads, is_grads_batched=True)
     assert torch.equal(actual, torch.where(x > 0, grads, grads * 0.1))
@@ -131,7 +141,7 @@ def test_batched_gradients_of_one_graph(layout):
 def test_in_place_under_vmap():
     x = randn(4, 6)
     actual = vmap(lambda t: leaky_relu(t.clone(), -0.5, inplace=True))(x)
-    assert torch.equal(actual, F.leaky_relu(x, -0.5))
+    assert torch.equal(actual, aten.leaky_relu(x, -0.5))
 
 
 @pytest.mark.feature("torch.func and derivatives", "functionalize")
@@ -145,7 +155,7 @@ def test_functionalize_in_place(slope):
 
     for transform in (grad, lambda f: lambda t: jvp(f, (t,), (t,))[1]):
         actual = transform(torch.func.functionalize(sum_of(lambda t, s: leaky_relu(t, s, inplace=True))))(x)
-        torch.testing.assert_close(actual, transform(sum_of(F.leaky_relu))(x), equal_nan=True)
+        torch.testing.assert_close(actual, transform(sum_of(aten.leaky_relu))(x), equal_nan=True)
 
 
 @pytest.mark.parametrize("slope", [-0.5, 0.0, math.nan, math.inf])

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import aten
 from cases import assert_same_bits, randn
 from leakyrelu_ext import LeakyReLU, leaky_relu, leaky_relu_
 from leakyrelu_ext._torch_versions import RELEASE
@@ -51,17 +51,17 @@ def test_torch_function_subclasses():
     y = leaky_relu(randn(10).as_subclass(Logged), 0.1)
     assert type(y) is Logged
     assert leaky_relu in Logged.seen
-    assert_same_bits(y.as_subclass(torch.Tensor), F.leaky_relu(randn(10), 0.1))
+    assert_same_bits(y.as_subclass(torch.Tensor), aten.leaky_relu(randn(10), 0.1))
     parameter = nn.Parameter(randn(10))
     assert type(leaky_relu(parameter)) is torch.Tensor
 
 
 @pytest.mark.feature("Subclasses, modes and other tensors", "__torch_dispatch__ subclasses")
 def test_torch_dispatch_subclasses():
-    assert_same_bits(leaky_relu(Wrapped(randn(10)), 0.1).inner, F.leaky_relu(randn(10), 0.1))
+    assert_same_bits(leaky_relu(Wrapped(randn(10)), 0.1).inner, aten.leaky_relu(randn(10), 0.1))
     wrapped = Wrapped(randn(10))
     assert leaky_relu_(wrapped, 0.1) is wrapped
-    assert_same_bits(wrapped.inner, F.leaky_relu(randn(10), 0.1))
+    assert_same_bits(wrapped.inner, aten.leaky_relu(randn(10), 0.1))
 
 
 @pytest.mark.feature("Subclasses, modes and other tensors", "TorchFunctionMode")
@@ -89,7 +89,7 @@ def test_torch_dispatch_modes():
     with Mode():
         y = leaky_relu(x, 0.1)
     assert torch.ops.aten.leaky_relu.default in seen
-    assert_same_bits(y, F.leaky_relu(x, 0.1))
+    assert_same_bits(y, aten.leaky_relu(x, 0.1))
 
 
 @pytest.mark.feature("Subclasses, modes and other tensors", "torch.set_default_device")
@@ -106,7 +106,7 @@ def test_make_fx(mode):
     graph = make_fx(lambda x: leaky_relu(leaky_relu(x, 0.1), 0.2, inplace=True), tracing_mode=mode)(randn(3))
     assert "leakyrelu_ext" not in graph.code
     assert graph.code.count("aten.leaky_relu") == 2
-    assert_same_bits(graph(randn(5)), F.leaky_relu(F.leaky_relu(randn(5), 0.1), 0.2))
+    assert_same_bits(graph(randn(5)), aten.leaky_relu(aten.leaky_relu(randn(5), 0.1), 0.2))
 
 
 def test_symbolic_trace():
@@ -128,12 +128,12 @@ def test_jit_trace_holds_the_builtin():
 @pytest.mark.parametrize("inplace", [False, True])
 def test_jit_trace_keeps_a_slope_that_depends_on_the_shape(inplace):
     traced = torch.jit.trace(lambda x: leaky_relu(x * 1, x.shape[0] * 0.1, inplace), randn(4))
-    assert_same_bits(traced(randn(8)), F.leaky_relu(randn(8), 0.8))
+    assert_same_bits(traced(randn(8)), aten.leaky_relu(randn(8), 0.8))
 
 
 def test_make_fx_keeps_a_slope_that_depends_on_data():
     graph = make_fx(lambda x, slope: leaky_relu(x, slope.item()), tracing_mode="symbolic")(randn(3), torch.tensor(0.5))
-    assert_same_bits(graph(randn(5), torch.tensor(0.25)), F.leaky_relu(randn(5), 0.25))
+    assert_same_bits(graph(randn(5), torch.tensor(0.25)), aten.leaky_relu(randn(5), 0.25))
 
 
 @pytest.mark.feature("Subclasses, modes and other tensors", "__torch_dispatch__ subclasses as gradients")
@@ -148,14 +148,14 @@ def test_gradients_of_a_dispatch_subclass():
 @since(2, 12, "the built-in takes jagged nested tensors")
 def test_jagged_nested_tensors():
     x = torch.nested.nested_tensor([randn(2), randn(3, seed=1)], layout=torch.jagged)
-    assert_same_bits(leaky_relu(x, 0.1).values(), F.leaky_relu(x.values(), 0.1))
+    assert_same_bits(leaky_relu(x, 0.1).values(), aten.leaky_relu(x.values(), 0.1))
     assert_same_bits(leaky_relu_(x, 0.1).values(), x.values())
 
 
 @pytest.mark.skipif(RELEASE >= (2, 12), reason="the built-in takes jagged nested tensors from torch 2.12 on")
 def test_jagged_nested_tensors_are_refused_as_by_the_builtin():
     x = torch.nested.nested_tensor([randn(2), randn(3, seed=1)], layout=torch.jagged)
-    for function in (F.leaky_relu, F.leaky_relu_, leaky_relu, leaky_relu_):
+    for function in (aten.leaky_relu, aten.leaky_relu_, leaky_relu, leaky_relu_):
         with pytest.raises(NotImplementedError):
             function(x, 0.1)
 

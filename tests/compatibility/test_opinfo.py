@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing._internal import composite_compliance
 from torch.testing._internal.common_dtype import all_types_and_complex_and
@@ -19,6 +18,7 @@ from torch.testing._internal.common_utils import gradcheck, gradgradcheck
 from torch.testing._internal.opinfo.core import SampleInput
 from torch.testing._internal.optests import aot_autograd_check
 
+import aten
 from cases import LAYOUTS, WRITABLE, assert_same_bits, randn, random_bit_patterns
 from sides import OURS, Side
 
@@ -74,7 +74,7 @@ def test_dtypes(side: Side, dtype: torch.dtype, inplace: bool) -> None:
         with pytest.raises((NotImplementedError, RuntimeError)) as raised:
             function_of(side, inplace)(x)
         with pytest.raises((NotImplementedError, RuntimeError)) as expected:
-            F.leaky_relu(x.clone(), inplace=inplace)
+            aten.leaky_relu(x.clone(), inplace=inplace)
         assert type(raised.value) is type(expected.value)
 
 
@@ -84,7 +84,7 @@ def test_reference_inputs(side: Side, dtype: torch.dtype) -> None:
     for sample in OPINFO.reference_inputs("cpu", dtype):
         for twin in (sample, sample.noncontiguous()):
             for slope in (*SLOPES, math.inf, math.nan):
-                actual, expected = side.function(twin.input, slope), torch.ops.aten.leaky_relu(twin.input, slope)
+                actual, expected = side.function(twin.input, slope), aten.leaky_relu(twin.input, slope)
                 assert_same_bits(actual, expected)
                 assert actual.stride() == expected.stride()
 
@@ -94,12 +94,12 @@ def test_reference_inputs(side: Side, dtype: torch.dtype) -> None:
 def test_layouts_and_edge_values(side: Side, dtype: torch.dtype) -> None:
     for name in LAYOUTS:
         x = LAYOUTS[name](dtype)
-        assert_same_bits(side.function(x, 0.3), torch.ops.aten.leaky_relu(x, 0.3))
+        assert_same_bits(side.function(x, 0.3), aten.leaky_relu(x, 0.3))
         if name in WRITABLE:
-            expected = torch.ops.aten.leaky_relu(x, 0.3)
+            expected = aten.leaky_relu(x, 0.3)
             assert_same_bits(side.function(x, 0.3, inplace=True), expected)
     x = random_bit_patterns(dtype, 10_000)
-    assert_same_bits(side.function(x, 0.3), torch.ops.aten.leaky_relu(x, 0.3))
+    assert_same_bits(side.function(x, 0.3), aten.leaky_relu(x, 0.3))
 
 
 @feature("gradcheck: backward, forward mode, batched")
@@ -197,7 +197,7 @@ def test_module_forward(side: Side, dtype: torch.dtype, training: bool) -> None:
     seen = 0
     for module, entry in modules(side, dtype, training):
         (x,) = entry.forward_input.args
-        expected = torch.ops.aten.leaky_relu(x, module.negative_slope)
+        expected = aten.leaky_relu(x, module.negative_slope)
         assert_same_bits(module(x), expected)
         if entry.reference_fn is not None:
             torch.testing.assert_close(module(x), entry.reference_fn(module, x))

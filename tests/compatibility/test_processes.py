@@ -14,26 +14,22 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
-import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
+import aten
 import leakyrelu_ext
 from cases import assert_same_bits, randn
 from distributed_checks import CHECKS
-from sides import BUILTIN, OURS, Side
+from sides import Side, begin
 
 HERE = Path(__file__).parent
 RANKS = 2
 
 
-def side_named(name: str) -> Side:
-    return {side.name: side for side in (BUILTIN, OURS)}[name]
-
-
 def work(side: str, queue: mp.SimpleQueue) -> None:
     torch.set_num_threads(1)  # the parent's OpenMP threads are not there after a fork
     x = randn(1000).requires_grad_()
-    y = side_named(side).function(x, 0.1)
+    y = begin(side).function(x, 0.1)
     y.sum().backward()
     queue.put((y.detach().tolist(), x.grad.tolist()))
 
@@ -57,7 +53,7 @@ def test_multiprocessing(side: Side, method: str) -> None:
 @pytest.mark.feature("Processes", "tensors in shared memory")
 def test_shared_memory(side: Side) -> None:
     x = randn(100).share_memory_()
-    expected = F.leaky_relu(x, 0.1)
+    expected = aten.leaky_relu(x, 0.1)
     assert_same_bits(side.function(x, 0.1), expected)
     side.function(x, 0.1, inplace=True)
     assert x.is_shared()
@@ -72,14 +68,14 @@ class Activated(Dataset):
         return 8
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return side_named(self.side).module(0.1)(randn(100, seed=index))
+        return begin(self.side).module(0.1)(randn(100, seed=index))
 
 
 @pytest.mark.feature("Processes", "DataLoader workers")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_data_loader(side: Side, method: str) -> None:
     loader = DataLoader(Activated(side.name), batch_size=2, num_workers=2, multiprocessing_context=method)
-    expected = torch.stack([F.leaky_relu(randn(100, seed=index), 0.1) for index in range(8)])
+    expected = torch.stack([aten.leaky_relu(randn(100, seed=index), 0.1) for index in range(8)])
     assert_same_bits(torch.cat(list(loader)), expected)
 
 

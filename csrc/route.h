@@ -1,0 +1,40 @@
+#pragma once
+// Which way a call takes. For the kernels of the Autograd key.
+
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/VariableTypeUtils.h>
+
+#include "interception.h"
+
+namespace leakyrelu_ext {
+
+enum class Route {
+  below,  // no derivative wanted: the op itself, without a mask
+  record, // record a node
+  aten,   // transforms that a node in C++ does not support, and devices without kernels of ours
+};
+
+inline bool has_native_kernel(const at::Tensor& tensor) {
+  const auto device = tensor.device().type();
+#ifdef LEAKYRELU_EXT_WITH_CUDA
+  const bool supported = device == at::kCPU || device == at::kCUDA || device == at::kMeta;
+#else
+  const bool supported = device == at::kCPU || device == at::kMeta;
+#endif
+  return supported && tensor.layout() == at::kStrided && !tensor.is_nested();
+}
+
+/// Of a call on these tensors, of which those not given are undefined. The first decides on the device.
+template <typename... Others>
+Route route(const at::Tensor& tensor, const Others&... others) {
+  if (functorch_active() || torch::autograd::isFwGradDefined(tensor) ||
+      (torch::autograd::isFwGradDefined(others) || ...)) {
+    return Route::aten;
+  }
+  if (!(at::GradMode::is_enabled() && torch::autograd::compute_requires_grad(tensor, others...))) {
+    return Route::below;
+  }
+  return has_native_kernel(tensor) ? Route::record : Route::aten;
+}
+
+} // namespace leakyrelu_ext

@@ -1,0 +1,51 @@
+"""`python -m leakyrelu_ext run`: a program, unedited, with our kernels under PyTorch's own op in all of its processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+STARTUP = Path(__file__).parent / "startup"
+
+
+def environment(before: Mapping[str, str], stats: bool) -> dict[str, str]:
+    """The program's: every Python that starts in it installs our kernels (startup/sitecustomize.py)."""
+    path = [str(STARTUP), *filter(None, [before.get("PYTHONPATH")])]
+    after = {**before, "PYTHONPATH": os.pathsep.join(path), "LEAKYRELU_EXT_INSTALL": "1"}
+    return {**after, "LEAKYRELU_EXT_STATS": "1"} if stats else after
+
+
+def command(target: str, arguments: Sequence[str], is_module: bool) -> list[str]:
+    """What to execute for ``target``: a module, a file or folder that Python runs, or a program.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+    """
+    python = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]  # as multiprocessing does
+    if is_module:
+        return [*python, "-m", target, *arguments]
+    found = shutil.which(target)
+    if os.path.isdir(target) or target.endswith((".py", ".pyz", ".zip")) or (found is None and os.path.exists(target)):
+        return [*python, target, *arguments]
+    if found is None:
+        raise FileNotFoundError(f"there is no file and no program {target!r}; -m is for a module")
+    return [found, *arguments]
+
+
+def run(target: str, arguments: Sequence[str], *, is_module: bool = False, stats: bool = False) -> None:
+    """Becomes the program: does not return.
+
+    Raises:
+        FileNotFoundError: as :func:`command`.
+        RuntimeError: this Python ignores the environment variables by which its children know.
+        OSError: the program cannot be executed.
+    """
+    if sys.flags.ignore_environment or sys.flags.no_site:
+        raise RuntimeError("Python's options -I, -E and -S keep the kernels out of the program: leave them away")
+    arguments = command(target, arguments, is_module)
+    sys.stdout.flush()
+    os.execve(arguments[0], arguments, environment(os.environ, stats))

@@ -1,0 +1,89 @@
+"""Our kernels under PyTorch's own ops, in the whole process: programs gain without an edit."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+from types import TracebackType
+
+from ._library import is_set, native, obstacle, stats
+
+_logger = logging.getLogger("leakyrelu_ext")
+
+
+class Installation:
+    """What :func:`install` returns: as a context manager, it puts back at the end what was there before the call."""
+
+    def __init__(self, new: bool) -> None:
+        self._new = new
+
+    def __enter__(self) -> Installation:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._new:
+            uninstall()
+
+
+def install() -> Installation:
+    """Puts our kernels under PyTorch's own ``aten::leaky_relu`` and ``leaky_relu_``, in the whole process.
+
+    From then on every :class:`torch.nn.LeakyReLU`, every call of :func:`torch.nn.functional.leaky_relu`, scripted models and
+    code in C++ run on them, and keep one bit per element for the backward. Types, parameters and graphs stay what they are;
+    whatever knows PyTorch's op goes on knowing it. What the kernels do not take gets PyTorch's own: transforms of
+    :mod:`torch.func`, forward-mode derivatives, tracers (:func:`torch.compile`, export), subclasses of Tensor that
+    intercept ops, other devices, layouts and dtypes.
+
+    Results and gradients are PyTorch's, bit for bit. Beyond them an in-place call may have a negative slope, and
+    input and output may be overwritten before the backward. In graphs the nodes have PyTorch's names,
+    ``LeakyReluBackward0`` and, in place, ``LeakyReluBackward1``; they have ``_saved_mask`` where PyTorch's have
+    ``_saved_self`` and ``_saved_result``.
+
+    Calling it again changes nothing. It may be called while other threads compute: each of their calls runs on one kernel or
+    the other. What was recorded in between keeps its backward. Forked processes inherit it; for programs that start others,
+    see ``python -m leakyrelu_ext run``.
+
+    Returns:
+        A context manager: ``with install(): ...`` calls :func:`uninstall` at the end, unless the kernels were there before.
+        It may be ignored.
+
+    Raises:
+        RuntimeError: torch is older than 2.9, or another library has replaced PyTorch's kernels of this op. (One that
+            replaces them later gets the calls; PyTorch warns of that.)
+
+    If the compiled library is missing, which importing has warned of, nothing is changed.
+    """
+    if native is None:
+        _logger.warning("nothing installed, PyTorch's own leaky_relu stays: the compiled library is missing (%s)", obstacle)
+        return Installation(False)
+    new: bool = native.install()
+    if new:
+        _logger.info("installed under aten::leaky_relu (process %d)", os.getpid())
+    return Installation(new)
+
+
+def uninstall() -> None:
+    """Undoes :func:`install`: PyTorch's own kernels, graphs and saved tensors again. Calling it again changes nothing."""
+    if native is not None and native.uninstall():
+        _logger.info("uninstalled: aten::leaky_relu is PyTorch's own again (process %d)", os.getpid())
+
+
+def _report_stats() -> None:
+    counts = stats()
+    print(
+        f"leakyrelu_ext: process {os.getpid()}: {counts['installed_calls']} calls of PyTorch's leaky_relu on our kernels, "
+        f"{counts['backward_calls']} backward calls",
+        file=sys.stderr,
+    )
+
+
+def follow_environment() -> None:
+    """What ``python -m leakyrelu_ext run`` asks of the processes of a program."""
+    if is_set("LEAKYRELU_EXT_INSTALL"):
+        install()
+    if is_set("LEAKYRELU_EXT_STATS"):
+        atexit.register(_report_stats)
