@@ -32,8 +32,8 @@ BUILD_INPUTS += $(shell find leakyrelu_ext benchmarks -name "*.py" ! -name _buil
 endif
 CPP_FILES := $(shell find csrc tests -name "*.cpp" -o -name "*.h" -o -name "*.cu" -o -name "*.cuh") $(wildcard .ci/*.cpp)
 
-.PHONY: bench results study report test test-core test-slow test-releases test-lowest test-newest test-fallback compatibility \
-	lint format cuda-check gpu-check gpu-wheels neon-check clean
+.PHONY: bench results study report test test-core test-slow test-installed test-releases test-lowest test-newest \
+	test-fallback compatibility lint format cuda-check gpu-check gpu-wheels neon-check clean
 
 bench: $(VENV)/.installed
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench ops
@@ -70,6 +70,10 @@ ONLY_CORE := --ignore-glob="test_benchmark_*" --ignore-glob="test_study_*"
 PROCESSES ?= 2
 test-core: $(VENV)/.installed
 	$(PYTEST) -n $(PROCESSES) -m "not slow" $(ONLY_CORE) $(if $(RECORD),--record-release=../docs/releases.json)
+
+# The core again on PyTorch's own function and module, with our kernels installed under them; what is not about those stays out.
+test-installed: $(VENV)/.installed
+	$(PYTEST) --installed -m "not slow" $(ONLY_CORE) --ignore=compatibility --ignore-glob="test_bias_*" --ignore=test_gpu_check.py
 
 test-releases: test-lowest test-newest
 

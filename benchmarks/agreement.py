@@ -68,7 +68,7 @@ def results(made: Made, inputs: Sequence[Tensor], seed: int, training: bool) -> 
         found = {f"output {index}": each.detach() for index, each in enumerate(outputs)}
         if training:
             loss(output).backward()  # type: ignore[no-untyped-call]
-    # Names as in the module: a compiled one's, and those of what is fused, are the same.
+    # Names as in the module: a compiled one's are the same.
     found |= {f"gradient of {name}": p.grad for name, p in module.named_parameters() if p.grad is not None}
     module.zero_grad(set_to_none=True)
     return found
@@ -142,12 +142,11 @@ class Agreement:
     def difference(self, variant: Variant, made: Made) -> str | None:
         """The first result of ``made`` that is not the reference's, or None.
 
-        Eager and unfused it must be the same bits, dropout's draws included, in one of a few attempts; if the reference
-        gives other bits every time (on CUDA some sums have no fixed order), the same but for rounding. Fused or compiled,
-        sums are in another order and dropout draws other numbers: those are compared without dropout, and may differ as
-        rounding does.
+        Eager it must be the same bits, dropout's draws included, in one of a few attempts; if the reference
+        gives other bits every time (on CUDA some sums have no fixed order), the same but for rounding. Compiled, sums are
+        in another order and dropout draws other numbers: that is compared without dropout, and may differ as rounding does.
         """
-        if not (variant.compiled or variant.fuse):
+        if not variant.compiled:
             reproducible, name = False, None
             for _ in range(ATTEMPTS):
                 actual = self._results(made, dropout=True)

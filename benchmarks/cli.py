@@ -185,8 +185,8 @@ def parser() -> argparse.ArgumentParser:
         "training steps of small nets, eager and under torch.compile",
         "Times forward and backward of convolutional nets with and without normalisation or residuals, and of perceptrons\n"
         "with and without dropout: eager and compiled, with the built-in, with ours (which compiles to the built-in),\n"
-        "eager after leakyrelu_ext.convert(net, fuse=True), and compiled with ours kept as one op\n"
-        "(leakyrelu_ext.set_compile_target). Needs the C++ compiler that torch.compile needs.",
+        "and compiled with ours kept as one op (leakyrelu_ext.set_compile_target). Needs the C++ compiler that\n"
+        "torch.compile needs.",
     )
     _measuring(compiled, devices=False)
     _timing(compiled)
@@ -196,8 +196,8 @@ def parser() -> argparse.ArgumentParser:
         "whole training and inference steps of published architectures",
         "Times forward, loss and backward, and inference, of nnU-Net (2-D, 3-D), DCGAN's discriminator, Darknet-53,\n"
         "ESRGAN, HiFi-GAN V1 and GAT as their authors wrote them: built-in, leakyrelu_ext.convert(model),\n"
-        "convert(model, fuse=True), and compiled. Outputs and gradients are compared first: ours must give the\n"
-        "built-in's bits, fused and compiled the same but for rounding. With them: the activations' share of the time\n"
+        "leakyrelu_ext.install(), and compiled. Outputs and gradients are compared first: ours must give the\n"
+        "built-in's bits, compiled the same but for rounding. With them: the activations' share of the time\n"
         "(profiler), bytes kept for the backward, and without --quick the peak of a step in a fresh process.",
     )
     _measuring(models, devices=True)

@@ -1,4 +1,4 @@
-"""`leakyrelu-bench compile`: training steps with the built-in and with ours: eager, fused, compiled, and as one op."""
+"""`leakyrelu-bench compile`: training steps with the built-in and with ours: eager, compiled, and as one op."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .contest import Contest, Group, MismatchError, Prepared
 from .models import loss
 from .saved import saved_bytes
 from .timing import Timed
-from .variants import BUILTIN, COMPILED, OURS, OURS_AS_OP, OURS_COMPILED, OURS_FUSED, Made, make
+from .variants import BUILTIN, COMPILED, OURS, OURS_AS_OP, OURS_COMPILED, Made, make
 
 _EAGER_BUILTIN = replace(BUILTIN, name="eager built-in")
 RIVALS = (_EAGER_BUILTIN, COMPILED)
-CONVERTED = (replace(OURS, name="eager ours"), replace(OURS_FUSED, name="eager ours, fused"), OURS_COMPILED, OURS_AS_OP)
+CONVERTED = (replace(OURS, name="eager ours"), OURS_COMPILED, OURS_AS_OP)
 
 
 @dataclass(frozen=True)

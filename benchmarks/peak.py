@@ -24,6 +24,8 @@ from typing import Any, Protocol
 
 import torch
 
+import leakyrelu_ext
+
 from .agreement import Agreement
 from .compiling import first_line
 from .largest import largest_batch
@@ -172,6 +174,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.parent:
         end_with_parent(arguments.parent)
+    leakyrelu_ext.uninstall()  # what the environment may have installed
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     run(arguments, lambda line: print(json.dumps(line), flush=True))

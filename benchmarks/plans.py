@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+import leakyrelu_ext
+
 from . import contest, peers
 from .choice import named
 from .inputs import DTYPES, Input
@@ -37,7 +39,11 @@ IN_OWN_PROCESSES = ("ops", "fused")
 
 
 def settle(arguments: Namespace) -> None:
-    """Brings a process into the state that ``arguments`` ask for; before its plan is made."""
+    """Brings a process into the state that ``arguments`` ask for; before its plan is made.
+
+    PyTorch's own ops run on its own kernels, whatever the environment says: ours are not compared with themselves.
+    """
+    leakyrelu_ext.uninstall()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if arguments.device.type == "cuda":

@@ -1,6 +1,7 @@
 // Derivatives and version counters of the ops (dispatch keys Autograd and ADInplaceOrView). Schemas: ops.cpp.
 
 #include <ATen/ops/leaky_relu.h>
+#include <ATen/ops/leaky_relu_backward.h>
 #include <torch/library.h>
 
 #include "autograd.h"
@@ -14,6 +15,38 @@ namespace leakyrelu_ext {
 namespace {
 
 using torch::autograd::variable_list;
+
+/// The backward under a mode that only looks on: it is shown aten's op, of a tensor that has the input's signs.
+template <class Node>
+at::Tensor observed_backward(
+    const at::Tensor& grad_output,
+    const at::Tensor& mask,
+    const typename Node::Settings& settings,
+    const OutputStrides& output_strides) {
+  const double negative_slope = std::get<0>(settings);
+  at::Tensor signs;
+  {
+    const UnobservedGuard unobserved;
+    at::AutoDispatchBelowADInplaceOrView guard;
+    check_mask(grad_output, mask, "leaky_relu_backward");
+    const at::Tensor positive = composite::unpack_mask(mask, grad_output.sym_sizes(), as_ref(output_strides));
+    signs = positive.to(grad_output.scalar_type()).sub(0.5);
+  }
+  if (route(grad_output) != Route::record) {
+    return at::leaky_relu_backward(grad_output, signs, negative_slope, /*self_is_result=*/false);
+  }
+  const auto node = node_for<Node>(settings, grad_output);
+  at::Tensor grad_input;
+  {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    grad_input = at::leaky_relu_backward(grad_output, signs, negative_slope, /*self_is_result=*/false);
+  }
+  torch::autograd::set_history(grad_input, node);
+  node->mask = torch::autograd::SavedVariable(mask, /*is_output=*/false);
+  node->output_strides = output_strides;
+  complete(node);
+  return grad_input;
+}
 
 /// Forward and backward alike are linear once the mask is given: the node of both.
 template <NodeKind kind>
@@ -31,10 +64,13 @@ struct LeakyReLUNode final : MaskNode<LeakyReLUNode<kind>, std::tuple<double>> {
       return {at::Tensor()};
     }
     const auto [negative_slope] = settings;
-    return {
-        intercepts(grad_output)
-            ? composite::leaky_relu_backward(grad_output, mask, negative_slope, as_ref(output_strides))
-            : ops::leaky_relu_backward().call(grad_output, mask, negative_slope, as_ref(output_strides))};
+    if (intercepts(grad_output)) {
+      return {composite::leaky_relu_backward(grad_output, mask, negative_slope, as_ref(output_strides))};
+    }
+    if (observer_active() && !functorch_active()) {
+      return {observed_backward<LeakyReLUNode<NodeKind::ours>>(grad_output, mask, settings, output_strides)};
+    }
+    return {ops::leaky_relu_backward().call(grad_output, mask, negative_slope, as_ref(output_strides))};
   }
 
   static variable_list grads_in_place(
@@ -86,6 +122,9 @@ at::Tensor record_as(const at::Tensor& input, double negative_slope) {
     } else {
       std::tie(output, mask) = ops::leaky_relu_forward().call(input, negative_slope);
     }
+  }
+  if (kind != NodeKind::ours) {
+    as_elementwise_strides(input, output);
   }
   record(node, output, mask);
   return output;
@@ -242,8 +281,8 @@ double saved_negative_slope(const torch::autograd::Node& node) {
   return dynamic_cast<const SavesMask&>(node).negative_slope();
 }
 
-at::Tensor saved_mask(torch::autograd::Node& node) {
-  return dynamic_cast<SavesMask&>(node).saved_mask();
+at::Tensor saved_mask(const torch::autograd::Node& node) {
+  return dynamic_cast<const SavesMask&>(node).saved_mask();
 }
 
 at::Tensor record_leaky_relu(const at::Tensor& input, double negative_slope, bool under_aten) {

@@ -24,7 +24,7 @@ const std::type_info& bias_node_type();
 
 /// What one of these nodes has saved.
 double saved_negative_slope(const torch::autograd::Node& node);
-at::Tensor saved_mask(torch::autograd::Node& node);
+at::Tensor saved_mask(const torch::autograd::Node& node);
 
 /// Leaky ReLU where a node is to be recorded (Route::record). Modes see aten's op. `under_aten`: of a call of that op.
 at::Tensor record_leaky_relu(const at::Tensor& input, double negative_slope, bool under_aten);

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty_like.h>
 #include <c10/util/DimVector.h>
+#include <c10/util/strides.h>
 
 #include <algorithm>
 #include <utility>
@@ -35,6 +36,17 @@ inline bool same_order(at::IntArrayRef sizes, at::IntArrayRef strides, at::IntAr
     }
   }
   return true;
+}
+
+/// Gives a new result of dense_strides() those that PyTorch's elementwise kernels choose where a size of 1, or none, leaves a
+/// choice: a contiguous input's, else channels_last's. What comes after may ask for strides, or choose a kernel by them.
+inline void as_elementwise_strides(const at::Tensor& input, const at::Tensor& output) {
+  const c10::DimVector sizes(output.sizes());
+  if (input.is_contiguous()) {
+    output.unsafeGetTensorImpl()->set_sizes_and_strides(sizes, c10::contiguous_strides(sizes));
+  } else if (input.dim() == 4 && input.is_contiguous(at::MemoryFormat::ChannelsLast)) {
+    output.unsafeGetTensorImpl()->set_sizes_and_strides(sizes, c10::get_channels_last_strides_2d(sizes));
+  }
 }
 
 /// False if no two elements share memory (in terms of offsets); true also where that is hard to tell.

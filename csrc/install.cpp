@@ -46,6 +46,7 @@ bool uninstall() {
 #include <ATen/ops/leaky_relu_ops.h>
 #include <torch/library.h>
 
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -53,6 +54,7 @@ bool uninstall() {
 
 #include "autograd.h"
 #include "checks.h"
+#include "dense.h"
 #include "ops.h"
 #include "route.h"
 #include "stats.h"
@@ -83,6 +85,16 @@ at::Tensor call_original(c10::DispatchKeySet keys, const at::Tensor& self, const
   return std::move(stack[0]).toTensor();
 }
 
+/// PyTorch rounds an int once, to the kernel's precision; ours go through double.
+bool is_double(const at::Scalar& number) {
+  if (number.isComplex() || number.isSymbolic()) {
+    return false;
+  }
+  constexpr int64_t kExact = int64_t{1} << std::numeric_limits<double>::digits;
+  return !number.isIntegral(/*includeBool=*/true) ||
+      (number.type() != at::kUInt64 && number.toLong() >= -kExact && number.toLong() <= kExact);
+}
+
 /// A plain tensor of a dtype that we have kernels for.
 template <DispatchKey device>
 bool takes(const at::Tensor& self, const at::Scalar& negative_slope) {
@@ -90,7 +102,7 @@ bool takes(const at::Tensor& self, const at::Scalar& negative_slope) {
   const bool floating = dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16;
   // Subclasses, fake, functional, batched, named, nested, sparse and lazily negated tensors have other keys.
   const auto keys = self.key_set() - c10::autograd_dispatch_keyset_with_ADInplaceOrView - c10::autocast_dispatch_keyset;
-  return floating && keys == c10::DispatchKeySet(device) && !negative_slope.isComplex() && !negative_slope.isSymbolic();
+  return floating && keys == c10::DispatchKeySet(device) && is_double(negative_slope);
 }
 
 template <DispatchKey device, DispatchKey autograd>
@@ -144,7 +156,9 @@ struct Kernels {
       return call_original<device, false>(keys, self, negative_slope);
     }
     stats::count(stats::installed_calls);
-    return ops::leaky_relu().redispatch(c10::DispatchKeySet(device), self, negative_slope.toDouble());
+    at::Tensor output = ops::leaky_relu().redispatch(c10::DispatchKeySet(device), self, negative_slope.toDouble());
+    as_elementwise_strides(self, output);
+    return output;
   }
 
   static at::Tensor& leaky_relu_(c10::DispatchKeySet keys, at::Tensor& self, const at::Scalar& negative_slope) {

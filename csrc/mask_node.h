@@ -33,8 +33,8 @@ struct SavesMask : torch::autograd::Node {
 
   virtual double negative_slope() const = 0;
 
-  at::Tensor saved_mask() {
-    const std::lock_guard<std::mutex> lock(mutex_);
+  /// Without the node's lock, as PyTorch's own getters: apply holds it while hooks in Python run.
+  at::Tensor saved_mask() const {
     return mask.unpack();
   }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 import torch
 
@@ -40,22 +41,30 @@ def _parser() -> argparse.ArgumentParser:
         "  python -m leakyrelu_ext run torchrun --nproc-per-node 2 train.py",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    program.add_argument("--stats", action="store_true", help="each process says at its end what ran on our kernels")
+    program.add_argument("--stats", action="store_true", help="each process says at its end what ran on our kernels in it")
     program.add_argument("-m", action="store_true", dest="is_module", help="the program is a module, as of python -m")
     program.add_argument("program", help="a Python file, or a program on PATH")
-    program.add_argument("arguments", nargs=argparse.REMAINDER, help="of the program")
+    program.add_argument("arguments", nargs="*", help="of the program")
     return parser
+
+
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """Our own words, to the program's name, and the program's, which argparse would not leave as they are."""
+    names = [number for number, word in enumerate(words) if not word.startswith("-")]
+    end = names[1] + 1 if len(names) > 1 else len(words)  # the first is "run"
+    return words[:end], words[end:]
 
 
 def main() -> None:
     parser = _parser()
-    arguments = parser.parse_args()
+    own, program = _split(sys.argv[1:])
+    arguments = parser.parse_args(own)
     if arguments.command is None:
         _print_info()
         return
     try:
         install()  # what can be refused is refused here, in one sentence, before the program begins
-        run(arguments.program, arguments.arguments, is_module=arguments.is_module, stats=arguments.stats)
+        run(arguments.program, program, is_module=arguments.is_module, stats=arguments.stats)
     except (OSError, RuntimeError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
 

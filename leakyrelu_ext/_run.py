@@ -19,17 +19,26 @@ def environment(before: Mapping[str, str], stats: bool) -> dict[str, str]:
     return {**after, "LEAKYRELU_EXT_STATS": "1"} if stats else after
 
 
+def _interpreter_options() -> list[str]:
+    """Those of this Python: what stands between it and ``-m leakyrelu_ext``."""
+    before = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
+    if before[-2:] == ["-m", "leakyrelu_ext"]:
+        return before[:-2]
+    options: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
+    return options
+
+
 def command(target: str, arguments: Sequence[str], is_module: bool) -> list[str]:
     """What to execute for ``target``: a module, a file or folder that Python runs, or a program.
 
     Raises:
         FileNotFoundError: there is none of that name.
     """
-    python = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]  # as multiprocessing does
+    python = [sys.executable, *_interpreter_options()]
     if is_module:
         return [*python, "-m", target, *arguments]
     found = shutil.which(target)
-    if os.path.isdir(target) or target.endswith((".py", ".pyz", ".zip")) or (found is None and os.path.exists(target)):
+    if target.endswith((".py", ".pyz", ".zip")) or (found is None and os.path.exists(target)):
         return [*python, target, *arguments]
     if found is None:
         raise FileNotFoundError(f"there is no file and no program {target!r}; -m is for a module")

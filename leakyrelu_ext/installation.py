@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import sys
+from multiprocessing import util
 from types import TracebackType
 
 from ._library import is_set, native, obstacle, stats
@@ -38,14 +39,15 @@ def install() -> Installation:
     :mod:`torch.func`, forward-mode derivatives, tracers (:func:`torch.compile`, export), subclasses of Tensor that
     intercept ops, other devices, layouts and dtypes.
 
-    Results and gradients are PyTorch's, bit for bit. Beyond them an in-place call may have a negative slope, and
-    input and output may be overwritten before the backward. In graphs the nodes have PyTorch's names,
+    Results and gradients are PyTorch's, bit for bit and stride for stride. Beyond them an in-place call may have a negative
+    slope, and input and output may be overwritten before the backward. In graphs the nodes have PyTorch's names,
     ``LeakyReluBackward0`` and, in place, ``LeakyReluBackward1``; they have ``_saved_mask`` where PyTorch's have
-    ``_saved_self`` and ``_saved_result``.
+    ``_saved_self`` and ``_saved_result``. The mask is a uint8 tensor: saved-tensor hooks that cast must leave it as it is
+    (cast only what ``is_floating_point()``), or the backward raises.
 
-    Calling it again changes nothing. It may be called while other threads compute: each of their calls runs on one kernel or
-    the other. What was recorded in between keeps its backward. Forked processes inherit it; for programs that start others,
-    see ``python -m leakyrelu_ext run``.
+    Calling it again changes nothing. It holds for the process, not for a thread, and may be called while other threads
+    compute: each of their calls runs on one kernel or the other. What was recorded in between keeps its backward. Forked
+    processes inherit it; for programs that start others, see ``python -m leakyrelu_ext run``.
 
     Returns:
         A context manager: ``with install(): ...`` calls :func:`uninstall` at the end, unless the kernels were there before.
@@ -53,7 +55,8 @@ def install() -> Installation:
 
     Raises:
         RuntimeError: torch is older than 2.9, or another library has replaced PyTorch's kernels of this op. (One that
-            replaces them later gets the calls; PyTorch warns of that.)
+            replaces them later, at the dispatch keys AutogradCPU or AutogradCUDA, gets the calls; at others, after
+            :func:`uninstall` only.)
 
     If the compiled library is missing, which importing has warned of, nothing is changed.
     """
@@ -72,8 +75,11 @@ def uninstall() -> None:
         _logger.info("uninstalled: aten::leaky_relu is PyTorch's own again (process %d)", os.getpid())
 
 
+_before_fork: dict[str, int] = {}  # of a forked process: what its parent had counted
+
+
 def _report_stats() -> None:
-    counts = stats()
+    counts = {name: count - _before_fork.get(name, 0) for name, count in stats().items()}
     print(
         f"leakyrelu_ext: process {os.getpid()}: {counts['installed_calls']} calls of PyTorch's leaky_relu on our kernels, "
         f"{counts['backward_calls']} backward calls",
@@ -87,3 +93,6 @@ def follow_environment() -> None:
         install()
     if is_set("LEAKYRELU_EXT_STATS"):
         atexit.register(_report_stats)
+        # multiprocessing's forked processes end without atexit.
+        os.register_at_fork(after_in_child=lambda: _before_fork.update(stats()))
+        util.register_after_fork(_report_stats, lambda report: util.Finalize(None, report, exitpriority=0))

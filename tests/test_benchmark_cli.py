@@ -299,10 +299,9 @@ def test_compile_holds_every_rival_against_each_of_ours(tmp_path):
     done = run("compile", "--only", "perceptron, dropout", "--seconds", "0.02", "--json", str(path))
     assert done.returncode == 0, done.stderr
     rows = results.load(path).rows
-    assert len(rows) == 2 * 4
+    assert len(rows) == 2 * 3
     assert all(row.ratio for row in rows)
     saved = {row.ours: row.extra["saved_bytes"] for row in rows if row.rival == "compiled built-in"}
-    assert saved["eager ours"][0] > saved["eager ours, fused"][0]
     assert saved["compiled ours"][0] == saved["compiled ours"][1] > saved["compiled ours, as op"][0]
 
 

@@ -16,6 +16,8 @@ pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 from leakyrelu_bench import cli, contest, ops, parent, plans, processes, scoring
 
+from releases import needs_install
+
 pytestmark = [pytest.mark.cpu_only, pytest.mark.native]
 SMALL = ["ops", "--only", "2^6", "--dtype", "float32", "--seconds", "0.004", "--no-compile", "--no-peers"]
 
@@ -161,3 +163,23 @@ def test_the_process_ends_with_whoever_started_it():
     while any(map(alive, children)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(alive, children))
+
+
+@needs_install
+def test_the_built_in_side_is_pytorchs_own_whatever_the_environment_says():
+    """In the command itself, in processes of its passes, and in those that measure peaks."""
+    show = "print(leakyrelu_ext.build_info()['installed'])"
+    code = f"""
+import sys, leakyrelu_ext
+from leakyrelu_bench import cli, peak, plans
+{show}
+plans.settle(cli.parser().parse_args(["ops"]))
+{show}
+leakyrelu_ext.install()
+peak.run = lambda arguments, tell: {show}
+sys.argv = ["peak", "--model", "GAT", "--variant", "built-in", "--batch", "1"]
+peak.main()
+"""
+    environment = os.environ | {"LEAKYRELU_EXT_INSTALL": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["['aten::leaky_relu', 'aten::leaky_relu_']", "[]", "[]"]

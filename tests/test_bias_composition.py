@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from bias_formula import formula
 from cases import assert_same_bits, randn
-from leakyrelu_ext import bias_leaky_relu, set_compile_target
+from leakyrelu_ext import bias_leaky_relu, leaky_relu, set_compile_target
 from leakyrelu_ext._torch_versions import DtypeError
 
 
@@ -335,3 +335,45 @@ def test_a_bound_beyond_float32_bounds_nothing():
     x = torch.tensor([[3e38, -1.0]])
     for function in (bias_leaky_relu, torch.compile(bias_leaky_relu, backend="eager")):
         assert_same_bits(function(x, clamp=1e300), bias_leaky_relu(x))
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize(
+    ("name", "value"), [("residual", 3), ("dim", "1"), ("gain", None), ("clamp", "1"), ("dropout_p", "0.5")]
+)
+def test_keyword_only_arguments_are_quoted_by_name(name, value, inplace):
+    with pytest.raises(TypeError, match=rf"argument '{name}' must be \w+, not {type(value).__name__}") as raised:
+        bias_leaky_relu(randn(2, 3), inplace=inplace, **{name: value})
+    assert "position" not in str(raised.value)
+
+
+@pytest.mark.parametrize("randomness", ["same", "different"])
+def test_dropout_under_vmap(randomness):
+    """As F.dropout: one draw for all, or one for each."""
+    x = torch.ones(4, 1000)
+    torch.manual_seed(0)
+    y = torch.func.vmap(lambda row: bias_leaky_relu(row, dim=0, dropout_p=0.25), randomness=randomness)(x)
+    assert y.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert bool((y == y[0]).all()) == (randomness == "same")
+    assert 0.2 < (y == 0).float().mean() < 0.3
+    inner = torch.func.vmap(lambda row: bias_leaky_relu(row, dim=0, dropout_p=0.25), randomness=randomness)
+    assert torch.func.vmap(inner, randomness=randomness)(torch.ones(2, 3, 10)).shape == (2, 3, 10)
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("function", [leaky_relu, lambda x: bias_leaky_relu(x, clamp=1.0)], ids=["plain", "family"])
+def test_saved_tensor_hooks_that_cast(function):
+    """What is no floating point they must leave alone; a mask that went through a cast is refused, and it says why."""
+    x = randn(100).requires_grad_()
+
+    def pack(tensor):
+        return tensor.bfloat16() if tensor.is_floating_point() else tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t.float() if t.is_floating_point() else t):
+        function(x).sum().backward()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.bfloat16(), lambda t: t.float()):
+        y = function(x)
+    with pytest.raises(
+        RuntimeError, match=r"Saved-tensor hooks that cast must leave integer tensors .* is_floating_point\(\)"
+    ):
+        y.sum().backward()

@@ -152,7 +152,9 @@ def expanded():
 )
 @pytest.mark.parametrize("slope", [0.1, -0.1])
 @every_call
-def test_what_the_builtin_refuses_is_refused_before_a_byte_is_written(call, slope, make):
+def test_what_the_builtin_refuses_is_refused_before_a_byte_is_written(call, slope, make, pytestconfig):
+    if make is inference_tensor and pytestconfig.getoption("--installed"):
+        pytest.skip("PyTorch's own op writes before it refuses")
     with pytest.raises(RuntimeError) as builtin:
         aten.leaky_relu(make(), slope, inplace=True)
     x = make()
@@ -192,7 +194,10 @@ def test_hooks_and_retained_gradient_of_an_overwritten_tensor_as_in_the_builtin(
 
 
 @pytest.mark.parametrize("slope", [0.1, -0.1])
-def test_lazily_negated_tensors(slope):
+def test_lazily_negated_tensors(slope, pytestconfig):
+    if slope < 0 and pytestconfig.getoption("--installed"):
+        pytest.skip("lazily negated tensors get PyTorch's own, which refuses a negative slope in place")
+
     def run(function):
         x = randn(6, dtype=torch.float32).to(torch.complex64).mul(1 + 2j).requires_grad_()
         imaginary = (x * 1).conj().imag

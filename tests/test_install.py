@@ -376,6 +376,76 @@ def test_before_another_library_s_override_that_one_gets_the_calls():
 
 
 @needs_install
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_strides_where_a_size_of_one_leaves_a_choice(dtype, grad):
+    """They decide what a view accepts, and which kernel a convolution takes."""
+    image = randn(2, 1, 8, 8, dtype=dtype).to(memory_format=torch.channels_last)
+    others = [
+        image,
+        randn(2, 3, 1, 8, dtype=dtype).to(memory_format=torch.channels_last),
+        randn(1, 3, 8, 8, dtype=dtype).permute(0, 2, 3, 1),
+        randn(2, 1, 4, 1, dtype=dtype).permute(3, 1, 0, 2),
+        randn(0, 3, dtype=dtype).t(),
+        randn(2, 1, 3, 4, 5, dtype=dtype).to(memory_format=torch.channels_last_3d),
+    ]
+    for x in others:
+        x = x.detach().requires_grad_(grad)
+        expected = F.leaky_relu(x, 0.1)
+        with install():
+            actual = F.leaky_relu(x, 0.1)
+        assert actual.stride() == expected.stride(), x.stride()
+        assert_same_bits(actual, expected)
+        if grad:
+            for grad_output in (torch.ones_like(expected), torch.ones(expected.shape, dtype=dtype)):
+                grads = [torch.autograd.grad(y, x, grad_output, retain_graph=True)[0] for y in (actual, expected)]
+                assert grads[0].stride() == grads[1].stride(), (x.stride(), grad_output.stride())
+
+
+@needs_install
+def test_gradients_have_pytorchs_memory_order():
+    x = randn(2, 3, 4, 5).requires_grad_()
+    for grad_output in (
+        randn(2, 3, 4, 5),
+        randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
+        randn(5, 4, 3, 2).permute(3, 2, 1, 0),
+    ):
+        for base in (x, x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()):
+            (expected,) = torch.autograd.grad(F.leaky_relu(base, 0.1), base, grad_output)
+            with install():
+                (actual,) = torch.autograd.grad(F.leaky_relu(base, 0.1), base, grad_output)
+            assert actual.stride() == expected.stride()
+            assert_same_bits(actual, expected)
+
+
+@needs_install
+def test_what_is_saved_can_be_looked_at_from_hooks_and_modes():
+    """The backward holds the node's lock while they run."""
+    x, seen = randn(10).requires_grad_(), []
+
+    def unpack(tensor):
+        seen.append(node._saved_negative_slope)
+        if len(seen) == 1:
+            seen.append(node._saved_mask.dtype)
+        return tensor
+
+    with install(), torch.autograd.graph.saved_tensors_hooks(lambda t: t, unpack):
+        y = F.leaky_relu(x, 0.1)
+        node = y.grad_fn
+        y.sum().backward()
+    assert torch.uint8 in seen
+
+
+@needs_install
+def test_slopes_are_rounded_once():
+    x = -torch.ones(3)
+    for slope in (2**60 + 2**36 + 1, True, 3, 2**53, -(2**53) - 1):
+        expected = F.leaky_relu(x, slope)
+        with install():
+            assert_same_bits(F.leaky_relu(x, slope), expected)
+
+
+@needs_install
 def test_by_environment_variable():
     code = "import leakyrelu_ext; print(bool(leakyrelu_ext.build_info()['installed']))"
     for value, expected in (("1", "True"), ("0", "False"), ("", "False")):

@@ -108,6 +108,23 @@ def test_modes_see_atens_op_once(name, grad, inplace):
     assert mode.seen == ["aten.mul.Tensor", op]
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("name", ["ours", pytest.param("installed", marks=needs_install)])
+def test_modes_see_atens_op_in_the_backward(name, create_graph):
+    function = leaky_relu if name == "ours" else F.leaky_relu
+    x, grad = randn(20).requires_grad_(), randn(20, seed=1).requires_grad_(create_graph)
+    y = function(x, 0.1)
+    (expected,) = torch.autograd.grad(y, x, grad, retain_graph=True, create_graph=create_graph)
+    with LookingOn() as mode:
+        (actual,) = torch.autograd.grad(y, x, grad, create_graph=create_graph)
+    assert mode.seen == ["aten.leaky_relu_backward.default"]
+    assert_same_bits(actual, expected)
+    if create_graph:
+        assert keeps_a_mask(actual)
+        seconds = [torch.autograd.grad(first.square().sum(), grad)[0] for first in (actual, expected)]
+        assert_same_bits(*seconds)
+
+
 def test_what_a_mode_returns_is_what_comes_out():
     class Doubling(TorchDispatchMode):
         def __torch_dispatch__(self, op, types, args=(), kwargs=None):

@@ -6,11 +6,28 @@ from pathlib import Path
 import pytest
 import torch
 
+import leakyrelu_ext
+from aten import uninstalled
+from releases import needs_install
+
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
+def examples():
+    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@needs_install
+def test_the_line_that_installs():
+    with uninstalled():
+        exec(examples()[0], {})
+        assert leakyrelu_ext.build_info()["installed"]
+        leakyrelu_ext.uninstall()
+
+
+@pytest.mark.own_name
 def test_example_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (_, example) = examples()
     assert len(example.strip().splitlines()) <= 12
     namespace: dict = {}
     exec(example, namespace)

@@ -19,7 +19,8 @@ class _AfterTorch:
         if name != "torch":
             return None
         for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(name, path, target)
+            find = None if finder is self else getattr(finder, "find_spec", None)
+            spec = find and find(name, path, target)
             if spec is not None:
                 break
         else:
@@ -43,7 +44,7 @@ class _AfterTorch:
 def _install() -> None:
     try:
         import leakyrelu_ext  # noqa: F401  (installs, as LEAKYRELU_EXT_INSTALL says)
-    except ImportError as error:
+    except Exception as error:  # importing torch must not fail of it
         message = "leakyrelu_ext: not installed in this process, PyTorch's own leaky_relu stays: {}"
         warnings.warn(message.format(error), stacklevel=2)
 
