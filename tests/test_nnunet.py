@@ -29,9 +29,10 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 class nnUNetTrainerShort(nnUNetTrainer):
-    def __init__(self, *arguments, **keywords):
-        super().__init__(*arguments, **keywords)
-        self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 2, 6, 2
+    def __init__(self, plans, configuration, fold, dataset_json, device=torch.device("cuda")):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 2, 3, 1
+        self.configuration_manager.configuration["batch_size"] = 2  # the plan's is for a GPU
         self.losses = []
         torch.manual_seed(0)
 
@@ -75,7 +76,7 @@ def test_the_training_command(tmp_path):
     (tmp_path / "trainers" / "nnUNetTrainerShort.py").write_text(TRAINER)
     folders = {name: str(tmp_path / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     environment = os.environ | folders | {
-        "nnUNet_extTrainer": str(tmp_path / "trainers"), "nnUNet_compile": "f", "nnUNet_n_proc_DA": "2",
+        "nnUNet_extTrainer": str(tmp_path / "trainers"), "nnUNet_compile": "f", "nnUNet_n_proc_DA": "1",
         "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     path = [str(Path(leakyrelu_ext.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -90,12 +91,13 @@ def test_the_training_command(tmp_path):
 
     run(sys.executable, "-c", IMAGES)
     run(commands / "nnUNetv2_plan_and_preprocess", "-d", 1, "-c", "2d", "-np", 1, "-npfp", 1)
+    environment["nnUNet_n_proc_DA"] = "0"  # in the process itself
     train = [commands / "nnUNetv2_train", 1, "2d", 0, "-tr", "nnUNetTrainerShort", "-device", "cpu", "-num_gpus", 1]
     plain = run(*train)
     shutil.rmtree(folders["nnUNet_results"])
     ours = run(sys.executable, "-W", "ignore", "-m", "leakyrelu_ext", "run", "--stats", *train)
     losses = [json.loads(re.search(r"losses (\[.+\])", done.stdout)[1]) for done in (plain, ours)]
-    assert len(losses[0]) == 12
+    assert len(losses[0]) == 6
     assert losses[1] == losses[0]
     counts = re.findall(r"(\d+) calls of PyTorch's leaky_relu on our kernels, (\d+) backward", ours.stderr)
-    assert max(int(backward) for _, backward in counts) >= 12 * 10
+    assert max(int(backward) for _, backward in counts) >= 6 * 10
