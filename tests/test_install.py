@@ -79,14 +79,16 @@ def test_what_it_says_of_itself(caplog):
 
 @needs_install
 def test_no_warning_reaches_the_terminal_and_the_one_there_is_stays_for_others():
-    code = (
-        "import torch, leakyrelu_ext; leakyrelu_ext.install(); print('installed')\n"
-        "torch.library.Library('aten', 'IMPL').impl('leaky_relu', lambda x, s=0.01: x, 'CPU')"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "installed\n"
-    assert done.stderr.count("Overriding a previously registered kernel") == 1
-    assert "new kernel: registered at <string>" in done.stderr
+    install_it = "leakyrelu_ext.install(); print('installed')"
+    override = "torch.library.Library('aten', 'IMPL').impl('leaky_relu', lambda x, s=0.01: x, 'CPU')"
+    warned = []
+    for lines in (["import torch, leakyrelu_ext", install_it, override], ["import torch", override]):
+        done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+        warned.append(done.stderr.count("Overriding a previously registered kernel"))
+        if len(lines) == 3:
+            assert done.stdout == "installed\n"
+            assert "install.cpp" not in done.stderr.split("new kernel")[-1]
+    assert warned[0] == warned[1] <= 1  # 2.15 has none
 
 
 @needs_install
