@@ -19,11 +19,7 @@ using torch::autograd::variable_list;
 /// The backward under a mode that only looks on: it is shown aten's op, of a tensor that has the input's signs.
 template <class Node>
 at::Tensor observed_backward(
-    const at::Tensor& grad_output,
-    const at::Tensor& mask,
-    const typename Node::Settings& settings,
-    const OutputStrides& output_strides) {
-  const double negative_slope = std::get<0>(settings);
+    const at::Tensor& grad_output, const at::Tensor& mask, double negative_slope, const OutputStrides& output_strides) {
   at::Tensor signs;
   {
     const UnobservedGuard unobserved;
@@ -35,7 +31,7 @@ at::Tensor observed_backward(
   if (route(grad_output) != Route::record) {
     return at::leaky_relu_backward(grad_output, signs, negative_slope, /*self_is_result=*/false);
   }
-  const auto node = node_for<Node>(settings, grad_output);
+  const auto node = node_for<Node>({negative_slope}, grad_output);
   at::Tensor grad_input;
   {
     at::AutoDispatchBelowADInplaceOrView guard;
@@ -68,7 +64,7 @@ struct LeakyReLUNode final : MaskNode<LeakyReLUNode<kind>, std::tuple<double>> {
       return {composite::leaky_relu_backward(grad_output, mask, negative_slope, as_ref(output_strides))};
     }
     if (observer_active() && !functorch_active()) {
-      return {observed_backward<LeakyReLUNode<NodeKind::ours>>(grad_output, mask, settings, output_strides)};
+      return {observed_backward<LeakyReLUNode<NodeKind::ours>>(grad_output, mask, negative_slope, output_strides)};
     }
     return {ops::leaky_relu_backward().call(grad_output, mask, negative_slope, as_ref(output_strides))};
   }
@@ -82,27 +78,8 @@ struct LeakyReLUNode final : MaskNode<LeakyReLUNode<kind>, std::tuple<double>> {
 
 using LeakyReLUBackward = LeakyReLUNode<NodeKind::ours>;
 
-std::tuple<at::Tensor, at::Tensor> record_forward(const at::Tensor& input, double negative_slope) {
-  const auto node = node_for<LeakyReLUBackward>({negative_slope}, input);
-  std::tuple<at::Tensor, at::Tensor> outputs;
-  {
-    at::AutoDispatchBelowADInplaceOrView guard;
-    outputs = ops::leaky_relu_forward().call(input, negative_slope);
-  }
-  record(node, std::get<0>(outputs), std::get<1>(outputs));
-  return outputs;
-}
-
-at::Tensor record_forward_(at::Tensor& input, double negative_slope) {
-  const auto node = node_for<LeakyReLUBackward>({negative_slope}, input);
-  at::Tensor mask;
-  {
-    at::AutoDispatchBelowAutograd guard;
-    mask = ops::leaky_relu_forward_().call(input, negative_slope);
-  }
-  record_inplace(node, input, mask);
-  return mask;
-}
+/// What modes that look on are shown of a recorded call: the op with a mask, or aten's.
+enum class Shown { op, aten };
 
 /// The mask alone, unseen by modes.
 at::Tensor unobserved_mask(const at::Tensor& input, double negative_slope) {
@@ -111,12 +88,12 @@ at::Tensor unobserved_mask(const at::Tensor& input, double negative_slope) {
 }
 
 template <NodeKind kind>
-at::Tensor record_as(const at::Tensor& input, double negative_slope) {
+std::tuple<at::Tensor, at::Tensor> record_forward(const at::Tensor& input, double negative_slope, Shown shown) {
   const auto node = node_for<LeakyReLUNode<kind>>({negative_slope}, input);
   at::Tensor output, mask;
   {
     at::AutoDispatchBelowADInplaceOrView guard;
-    if (observer_active()) {
+    if (shown == Shown::aten && observer_active()) {
       output = at::leaky_relu(input, negative_slope);
       mask = unobserved_mask(input, negative_slope);
     } else {
@@ -127,16 +104,16 @@ at::Tensor record_as(const at::Tensor& input, double negative_slope) {
     as_elementwise_strides(input, output);
   }
   record(node, output, mask);
-  return output;
+  return {std::move(output), std::move(mask)};
 }
 
 template <NodeKind kind>
-void record_as_(at::Tensor& input, double negative_slope) {
+at::Tensor record_forward_(at::Tensor& input, double negative_slope, Shown shown) {
   const auto node = node_for<LeakyReLUNode<kind>>({negative_slope}, input);
   at::Tensor mask;
   {
     at::AutoDispatchBelowAutograd guard;
-    if (observer_active()) {
+    if (shown == Shown::aten && observer_active()) {
       mask = unobserved_mask(input, negative_slope);
       at::leaky_relu_(input, negative_slope);
     } else {
@@ -144,12 +121,13 @@ void record_as_(at::Tensor& input, double negative_slope) {
     }
   }
   record_inplace(node, input, mask);
+  return mask;
 }
 
 at::Tensor leaky_relu_autograd(c10::DispatchKeySet keys, const at::Tensor& input, double negative_slope) {
   switch (route(input)) {
     case Route::record:
-      return std::get<0>(record_forward(input, negative_slope));
+      return std::get<0>(record_forward<NodeKind::ours>(input, negative_slope, Shown::op));
     case Route::aten:
       return at::leaky_relu(input, negative_slope);
     case Route::below:
@@ -163,7 +141,7 @@ std::tuple<at::Tensor, at::Tensor> leaky_relu_forward_autograd(
     c10::DispatchKeySet keys, const at::Tensor& input, double negative_slope) {
   switch (route(input)) {
     case Route::record:
-      return record_forward(input, negative_slope);
+      return record_forward<NodeKind::ours>(input, negative_slope, Shown::op);
     case Route::aten:
       return composite::leaky_relu_forward(input, negative_slope);
     case Route::below:
@@ -178,7 +156,7 @@ at::Tensor& leaky_relu_autograd_(c10::DispatchKeySet keys, at::Tensor& input, do
   torch::autograd::check_inplace(input, torch::autograd::compute_requires_grad(input));
   switch (route(input)) {
     case Route::record:
-      record_forward_(input, negative_slope);
+      record_forward_<NodeKind::ours>(input, negative_slope, Shown::op);
       return input;
     case Route::aten:
       return composite::leaky_relu_(input, negative_slope);
@@ -193,7 +171,7 @@ at::Tensor leaky_relu_forward_autograd_(c10::DispatchKeySet keys, at::Tensor& in
   torch::autograd::check_inplace(input, torch::autograd::compute_requires_grad(input));
   switch (route(input)) {
     case Route::record:
-      return record_forward_(input, negative_slope);
+      return record_forward_<NodeKind::ours>(input, negative_slope, Shown::op);
     case Route::aten:
       return composite::leaky_relu_forward_(input, negative_slope);
     case Route::below:
@@ -286,16 +264,13 @@ at::Tensor saved_mask(const torch::autograd::Node& node) {
 }
 
 at::Tensor record_leaky_relu(const at::Tensor& input, double negative_slope, bool under_aten) {
-  return under_aten ? record_as<NodeKind::aten>(input, negative_slope)
-                    : record_as<NodeKind::ours>(input, negative_slope);
+  const auto record_as = under_aten ? record_forward<NodeKind::aten> : record_forward<NodeKind::ours>;
+  return std::get<0>(record_as(input, negative_slope, Shown::aten));
 }
 
 void record_leaky_relu_(at::Tensor& input, double negative_slope, bool under_aten) {
-  if (under_aten) {
-    record_as_<NodeKind::aten_inplace>(input, negative_slope);
-  } else {
-    record_as_<NodeKind::ours>(input, negative_slope);
-  }
+  const auto record_as = under_aten ? record_forward_<NodeKind::aten_inplace> : record_forward_<NodeKind::ours>;
+  record_as(input, negative_slope, Shown::aten);
 }
 
 TORCH_LIBRARY_IMPL(leakyrelu_ext, Autograd, m) {

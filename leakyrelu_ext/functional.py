@@ -49,7 +49,8 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     r"""Leaky ReLU, bit for bit :func:`torch.nn.functional.leaky_relu`: ``x if x > 0 else negative_slope * x``.
 
     Keeps one bit per element for the backward instead of ``input``, so ``input`` and the output may both be overwritten
-    before it. Under :func:`torch.compile`, export and tracing it becomes the built-in, which those can fuse
+    before it. Saved-tensor hooks that cast must leave that mask, a uint8 tensor, as it is (cast only what
+    ``is_floating_point()``). Under :func:`torch.compile`, export and tracing it becomes the built-in, which those can fuse
     (:func:`set_compile_target`).
 
     Args:

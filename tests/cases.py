@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 SLOPES = (0.0, 0.01, 0.2, 1.0, 2.0, -0.5, math.inf, math.nan)
 # Products of a bfloat16 with the first are subnormal or zero, with the second those of all below 2^-60; the third overflows.
@@ -76,6 +77,18 @@ def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
 def keeps_a_mask(tensor: Tensor) -> bool:
     """Whether the node that made the tensor is one of ours."""
     return hasattr(tensor.grad_fn, "_saved_mask")
+
+
+class Observer(TorchDispatchMode):
+    """Looks on, and notes the ops in ``seen``."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        self.seen.append(str(op))
+        return op(*args, **(kwargs or {}))
 
 
 def misaligned(tensor: Tensor, offset: int = 1) -> Tensor:

@@ -6,10 +6,9 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.testing._internal.two_tensor import TwoTensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import aten
-from cases import assert_same_bits, randn
+from cases import Observer, assert_same_bits, randn
 from leakyrelu_ext import LeakyReLU, leaky_relu, leaky_relu_
 from leakyrelu_ext._torch_versions import RELEASE
 from releases import since
@@ -79,16 +78,10 @@ def test_torch_function_modes():
 
 @pytest.mark.feature("Subclasses, modes and other tensors", "TorchDispatchMode")
 def test_torch_dispatch_modes():
-    class Mode(TorchDispatchMode):
-        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-            seen.append(op)
-            return op(*args, **(kwargs or {}))
-
-    seen = []
     x = randn(10).requires_grad_()
-    with Mode():
+    with Observer() as observer:
         y = leaky_relu(x, 0.1)
-    assert torch.ops.aten.leaky_relu.default in seen
+    assert "aten.leaky_relu.default" in observer.seen
     assert_same_bits(y, aten.leaky_relu(x, 0.1))
 
 

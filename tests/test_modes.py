@@ -8,22 +8,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 from torch.utils.flop_counter import FlopCounterMode
 
-from cases import assert_same_bits, keeps_a_mask, randn
+from cases import Observer, assert_same_bits, keeps_a_mask, randn
 from leakyrelu_ext import BiasLeakyReLU, LeakyReLU, bias_leaky_relu, install, leaky_relu
 from releases import needs_install
 
-
-class LookingOn(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        self.seen.append(str(op))
-        return op(*args, **(kwargs or {}))
-
-
-MODES = {"LookingOn": LookingOn, "FlopCounterMode": lambda: FlopCounterMode(display=False)}
+MODES = {"Observer": Observer, "FlopCounterMode": lambda: FlopCounterMode(display=False)}
 every_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 
 CALLS = {
@@ -102,7 +91,7 @@ def test_checkpointing_with_a_mode_around_one_half(around, call, mode):
 def test_modes_see_atens_op_once(name, grad, inplace):
     function = leaky_relu if name == "ours" else F.leaky_relu
     x = randn(20).requires_grad_(grad)
-    with LookingOn() as mode:
+    with Observer() as mode:
         function(x * 1, 0.1, inplace=inplace)
     op = "aten.leaky_relu_.default" if inplace else "aten.leaky_relu.default"
     assert mode.seen == ["aten.mul.Tensor", op]
@@ -115,7 +104,7 @@ def test_modes_see_atens_op_in_the_backward(name, create_graph):
     x, grad = randn(20).requires_grad_(), randn(20, seed=1).requires_grad_(create_graph)
     y = function(x, 0.1)
     (expected,) = torch.autograd.grad(y, x, grad, retain_graph=True, create_graph=create_graph)
-    with LookingOn() as mode:
+    with Observer() as mode:
         (actual,) = torch.autograd.grad(y, x, grad, create_graph=create_graph)
     assert mode.seen == ["aten.leaky_relu_backward.default"]
     assert_same_bits(actual, expected)

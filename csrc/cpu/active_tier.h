@@ -17,8 +17,8 @@ constexpr int64_t kFew = 4096;
 /// True if this thread takes subnormal floats for zero (torch.set_flush_denormal).
 bool flushes_subnormals();
 
-/// The loops to use now for so many elements: those of their tier, but where subnormals count as zero bfloat16 must be compared as float, and
-/// the other tiers compare its bits.
+/// The loops to use now for so many elements: those of their tier, but where subnormals count as zero bfloat16 must be
+/// compared as float, and the other tiers compare its bits.
 template <typename T>
 const Loops<T>& active_loops(int64_t numel) {
   const bool generic = std::is_same_v<T, c10::BFloat16> && flushes_subnormals();
