@@ -206,6 +206,7 @@ def test_rows_of_a_small_net(small):
     elements = 2 * 8 * 8 * 8
     ours, builtin = rows[0].extra["saved_bytes"]
     assert builtin - ours == elements * 4 - elements // 8
+    assert rows[1].extra["saved_bytes"] == rows[0].extra["saved_bytes"]  # installed keeps bits, too
     assert "saved_bytes" not in rows[2].extra  # inference
     assert "peak_bytes" not in rows[0].extra
 

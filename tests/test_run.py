@@ -116,9 +116,8 @@ def test_words_and_options_reach_the_program_as_they_are(tmp_path):
     (tmp_path / "python").mkdir()  # no folder stands before a program on PATH
     command = [sys.executable, "-u", "-O", "-W", "ignore", "-m", "leakyrelu_ext", "run", "t.py", "--", "-x", "--stats", "--"]
     path = os.pathsep.join([PACKAGE_FOLDER, *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=True
-    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | {"PYTHONPATH": path}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "['--', '-x', '--stats', '--'] True 1\n"
     assert run("python", "t.py", "-h", folder=tmp_path).stdout.startswith("['-h']")
 
