@@ -77,10 +77,11 @@ def _side_by_side(configurations: Sequence[Configuration], setting: Setting) -> 
     except BrokenProcessPool as error:
         raise RunError("the process of a run ended before it was through (killed, or out of memory?)") from error
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             if process not in others:
                 process.terminate()
+        # Waits: a pool still closing down when the interpreter ends may find a pipe gone, and say so.
+        executor.shutdown(cancel_futures=True)
 
 
 def run_all(
