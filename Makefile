@@ -66,14 +66,14 @@ test-slow: $(VENV)/.installed
 
 # All but the tests of the benchmark and the study, which have little to do with the torch below. RECORD=1 notes the outcome in
 # docs/releases.json, from which `make compatibility` writes its table of releases.
-ONLY_CORE := --ignore-glob="test_benchmark_*" --ignore-glob="test_study_*"
+ONLY_CORE := --ignore=benchmark --ignore=study
 PROCESSES ?= 2
 test-core: $(VENV)/.installed
 	$(PYTEST) -n $(PROCESSES) -m "not slow" $(ONLY_CORE) $(if $(RECORD),--record-release=../docs/releases.json)
 
 # The core again on PyTorch's own function and module, with our kernels installed under them; what is not about those stays out.
 test-installed: $(VENV)/.installed
-	$(PYTEST) --installed -m "not slow" $(ONLY_CORE) --ignore=compatibility --ignore-glob="test_bias_*" --ignore=test_gpu_check.py
+	$(PYTEST) --installed -m "not slow" $(ONLY_CORE) --ignore=compatibility --ignore=bias_leaky_relu --ignore=project/test_gpu_check.py
 
 test-releases: test-lowest test-newest
 
@@ -85,8 +85,8 @@ test-newest:
 
 # docs/compatibility.md, from the results.
 compatibility: $(VENV)/.installed
-	$(PYTEST) --compatibility ../docs/compatibility.md compatibility test_interception.py test_errors.py test_derivatives.py \
-		test_compile.py test_conversion.py
+	$(PYTEST) --compatibility ../docs/compatibility.md compatibility ops/test_interception.py ops/test_errors.py ops/test_derivatives.py \
+		ops/test_compile.py install/test_conversion.py
 
 # The core as if the library had not been compiled. The benchmark then has nothing to measure and says so, the study is the same.
 test-fallback: REQUIRED :=
@@ -111,7 +111,7 @@ format: $(VENV)/.installed
 CUDA_CHECK := $(CURDIR)/build/cuda-check
 CUDA_ON_HOST := $(CURDIR)/build/cuda_on_host/libcuda_on_host.so
 HARNESS := slow or not slow
-CORE_TESTS := test_forward.py test_backward.py test_inplace.py test_strided.py
+CORE_TESTS := ops/test_forward.py ops/test_backward.py ops/test_inplace.py ops/test_strided.py
 CUDA_CHECKED := cd tests && PYTHONPATH=$(CUDA_CHECK)/site LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(abspath $(CUDA_BIN))/python
 cuda-check: $(CUDA_VENV)/.tests
 	rm -rf $(CUDA_CHECK) $(dir $(CUDA_ON_HOST))
@@ -119,7 +119,7 @@ cuda-check: $(CUDA_VENV)/.tests
 	FORCE_CUDA=1 $(CUDA_BIN)/pip install --verbose --no-build-isolation --no-deps --target $(CUDA_CHECK)/site \
 		$(CUDA_CHECK)/leakyrelu_ext-*.tar.gz > cuda-build.log 2>&1 || { tail -n 60 cuda-build.log; exit 1; }
 	! grep -nE "[^ ].*\bwarning\b.*:|warning #[0-9]" cuda-build.log
-	$(CUDA_CHECKED) -m pytest -m "not slow" $(CORE_TESTS) test_derivatives.py test_ops.py test_gradient_reuse.py test_large_memory.py
+	$(CUDA_CHECKED) -m pytest -m "not slow" $(CORE_TESTS) ops/test_derivatives.py ops/test_ops.py ops/test_gradient_reuse.py kernels/test_large_memory.py
 	$(CUDA_BIN)/python tests/cuda_on_host/build.py $(CUDA_ON_HOST)
 	$(CUDA_CHECKED) -m pytest --cuda-on-host $(CUDA_ON_HOST) -m "not slow" -k "not threads" $(CORE_TESTS)
 	$(CUDA_CHECKED) -m pytest --cuda-on-host $(CUDA_ON_HOST) -m "$(HARNESS)" cuda_on_host
@@ -160,7 +160,7 @@ neon-check: $(VENV)/.torch
 	mkdir -p build
 	aarch64-linux-gnu-g++ -std=c++20 -O3 -Wall -Werror -static \
 		-I$$($(BIN)/python -c "from torch.utils.cpp_extension import include_paths; print(include_paths()[0])") \
-		.ci/check_neon.cpp csrc/cpu/loops_generic.cpp csrc/cpu/loops_neon.cpp -o build/check_neon
+		.ci/check_neon.cpp csrc/cpu/loops/generic.cpp csrc/cpu/loops/neon.cpp -o build/check_neon
 	qemu-aarch64 build/check_neon
 
 clean:

@@ -94,7 +94,7 @@ def decide_jobs(with_cuda: bool) -> int:
 def extension() -> cpp_extension.CppExtension:
     with_cuda, reason = decide_cuda()
     say(f"CUDA kernels: {'yes' if with_cuda else 'no'} ({reason})")
-    sources = sorted(str(p.relative_to(ROOT)) for d in ("csrc", "csrc/cpu") for p in (ROOT / d).glob("*.cpp"))
+    sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.cpp"))
     flags = {"cxx": ["-O3", "-g0", "-Wall"]}
     defines: list[tuple[str, str | None]] = []
     if "OpenMP" in torch.__config__.parallel_info().split("ATen parallel backend:")[-1] and sys.platform == "linux":

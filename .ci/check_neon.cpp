@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "../csrc/cpu/loops.h"
+#include "../csrc/cpu/loops/loops.h"
 
 namespace {
 
@@ -94,7 +94,7 @@ void check(const std::vector<T>& values, int64_t n, double slope_value) {
 
 /// bias_leaky_relu, by all its parts.
 template <typename T>
-void check_family(const std::vector<T>& values, int64_t n, double slope_value) {
+void check_bias_leaky_relu(const std::vector<T>& values, int64_t n, double slope_value) {
   using opmath = opmath_t<T>;
   const auto& neon = std::get<Loops<T>>(neon_tier().loops);
   const auto& generic = std::get<Loops<T>>(generic_tier().loops);
@@ -114,7 +114,7 @@ void check_family(const std::vector<T>& values, int64_t n, double slope_value) {
     if (!with_passed && (clamped || dropping)) {
       continue;
     }
-    const FamilyOf<opmath> family{
+    const BiasLeakyReLUConstants<opmath> constants{
         static_cast<opmath>(slope_value), opmath(1.25), opmath(0.75), opmath(0.625), opmath(2), clamped};
     std::vector<T> outputs[2], gradients[2];
     std::vector<uint8_t> masks[2], passed[2];
@@ -126,16 +126,16 @@ void check_family(const std::vector<T>& values, int64_t n, double slope_value) {
       masks[side].assign(mask_bytes(n) + 1, 0xA5);
       passed[side].assign(mask_bytes(n) + 1, 0xA5);
       sums[side].assign(n + 1, opmath(0));
-      loops.family_forward[kind][with_residual][with_passed](
+      loops.bias_leaky_relu_forward[kind][with_residual][with_passed](
           {values.data(), bias.data(), with_residual ? residual.data() : nullptr, dropping ? kept.data() : nullptr,
            outputs[side].data(), masks[side].data(), passed[side].data(), n},
-          family, Stores::kCached);
-      loops.family_backward[kind][with_passed](
+          constants, Stores::kCached);
+      loops.bias_leaky_relu_backward[kind][with_passed](
           {residual.data(), masks[side].data(), passed[side].data(), gradients[side].data(), sums[side].data(), n},
-          family.negative_slope, family.gain, Stores::kStreaming);
+          constants.negative_slope, constants.gain, Stores::kStreaming);
     }
-    require_same(outputs[0], outputs[1], "family, forward", n, slope_value);
-    require_same(gradients[0], gradients[1], "family, backward", n, slope_value);
+    require_same(outputs[0], outputs[1], "bias_leaky_relu, forward", n, slope_value);
+    require_same(gradients[0], gradients[1], "bias_leaky_relu, backward", n, slope_value);
     bool same = masks[0] == masks[1] && (!with_passed || passed[0] == passed[1]);
     double magnitude = 0;
     for (int64_t i = 0; i < n; ++i) {
@@ -145,7 +145,8 @@ void check_family(const std::vector<T>& values, int64_t n, double slope_value) {
       same = same && std::abs(static_cast<double>(sums[0][i] - sums[1][i])) <= 1e-5 * magnitude + 1e-30;
     }
     if (!same) {
-      std::printf("family, masks or sums differ: itemsize %zu, %lld elements\n", sizeof(T), static_cast<long long>(n));
+      std::printf(
+          "bias_leaky_relu, masks or sums differ: itemsize %zu, %lld elements\n", sizeof(T), static_cast<long long>(n));
       std::exit(1);
     }
   }
@@ -154,7 +155,7 @@ void check_family(const std::vector<T>& values, int64_t n, double slope_value) {
   generic.keep(5, 3, 2, 1u << 31, bits[1]);
   const opmath sum = neon.sum(bias.data(), n), expected = generic.sum(bias.data(), n);
   if (std::memcmp(bits[0], bits[1], sizeof(bits[0])) != 0 || std::abs(sum - expected) > opmath(1e-4)) {
-    std::printf("family, keep or sum differ\n");
+    std::printf("bias_leaky_relu, keep or sum differ\n");
     std::exit(1);
   }
 }
@@ -174,7 +175,7 @@ void check_all() {
       check(noise, n, slope);
     }
     for (const int64_t n : {1, 7, 8, 31, 32, 33, 64, 100, 399}) {
-      check_family(noise, n, slope);
+      check_bias_leaky_relu(noise, n, slope);
     }
     if constexpr (sizeof(T) == 2) {
       std::vector<T> every(1 << 16);

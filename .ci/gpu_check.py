@@ -42,23 +42,29 @@ PROCESSES = 8
 
 # The tests that take their inputs' device from --device; what is only about the CPU is skipped.
 CORE = (
-    "test_cuda.py",
-    "test_forward.py",
-    "test_backward.py",
-    "test_inplace.py",
-    "test_strided.py",
-    "test_bias_leaky_relu.py",
-    "test_bias_composition.py",
-    "test_bias_dropout.py",
-    "test_derivatives.py",
-    "test_ops.py",
-    "test_cases.py",
-    "test_errors.py",
-    "test_function.py",
-    "test_module.py",
-    "test_interception.py",
+    "kernels/test_cuda.py",
+    "ops/test_forward.py",
+    "ops/test_backward.py",
+    "ops/test_inplace.py",
+    "ops/test_strided.py",
+    "bias_leaky_relu/test_bias_leaky_relu.py",
+    "bias_leaky_relu/test_bias_composition.py",
+    "bias_leaky_relu/test_bias_dropout.py",
+    "ops/test_derivatives.py",
+    "ops/test_ops.py",
+    "project/test_cases.py",
+    "ops/test_errors.py",
+    "ops/test_function.py",
+    "ops/test_module.py",
+    "ops/test_interception.py",
 )
-SANITIZED = ("test_forward.py", "test_backward.py", "test_inplace.py", "test_strided.py", "test_bias_leaky_relu.py")
+SANITIZED = (
+    "ops/test_forward.py",
+    "ops/test_backward.py",
+    "ops/test_inplace.py",
+    "ops/test_strided.py",
+    "bias_leaky_relu/test_bias_leaky_relu.py",
+)
 SANITIZED_NAMES = "odd_sizes or (dtype1 and not threads and (layout or strided))"  # one dtype of each
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 
@@ -191,7 +197,7 @@ def tests(device: str) -> tuple[Stage, Stage]:
         Stage("core", [_pytest(device, *quick, *CORE)], variables=variables),
         Stage(
             "rest",
-            [_pytest(device, *quick, *others, "."), _pytest(device, "-m", "slow", "test_cuda.py")],
+            [_pytest(device, *quick, *others, "."), _pytest(device, "-m", "slow", "kernels/test_cuda.py")],
             at_once=True,
             variables=variables,
         ),

@@ -13,11 +13,11 @@ import torch
 
 import leakyrelu_ext
 
-from .budget import parse_bytes
-from .choice import NothingToDoError
-from .inputs import DTYPES
+from .measure.budget import parse_bytes
 from .results import ResultsError, load, refuse_to_overwrite
 from .study import options
+from .suites.choice import NothingToDoError
+from .suites.inputs import DTYPES
 
 T = TypeVar("T", int, float)
 
@@ -267,7 +267,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from . import plans, session
+    from . import session
+    from .suites import plans
 
     info = leakyrelu_ext.build_info()
     if not info["native"]:
@@ -290,7 +291,7 @@ def _train(arguments: argparse.Namespace, raw: Sequence[str]) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from . import compare
+    from .report import compare
 
     before, after = (load(path) for path in (arguments.before, arguments.after))
     if before.suite != after.suite:
@@ -309,7 +310,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from . import report
+    from .report import html as report
 
     return report.main(arguments)
 

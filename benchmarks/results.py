@@ -113,7 +113,7 @@ class Roof:
 
 @dataclass(frozen=True)
 class Run:
-    """One call of a suite. ``environment``: see :func:`leakyrelu_bench.environment.collect`."""
+    """One call of a suite. ``environment``: see :func:`leakyrelu_bench.measure.environment.collect`."""
 
     suite: str
     arguments: dict[str, Any]

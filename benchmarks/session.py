@@ -14,10 +14,12 @@ import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-from . import contest, environment, processes, results, scoring, tables
-from .compiling import first_line
+from . import results
+from .measure import contest, environment, processes, scoring
+from .measure.compiling import first_line
+from .measure.timing import Stopwatch
+from .report import tables
 from .results import Roof, Row
-from .timing import Stopwatch
 
 # A share of the cores. Below: what an idle system does by itself.
 BUSY = 0.03
@@ -143,6 +145,6 @@ def save(run: results.Run, json: Path | None, html: Path | None) -> None:
     if json:
         results.save(run, json)
     if html:
-        from . import report
+        from .report import html as report
 
         report.write_html([run], html)

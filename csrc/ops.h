@@ -47,35 +47,35 @@ inline const auto& leaky_relu_backward_() {
   return op;
 }
 
-#define LEAKYRELU_EXT_FAMILY_PARAMETERS                                                                               \
+#define LEAKYRELU_EXT_BIAS_PARAMETERS                                                                                 \
   const std::optional<at::Tensor>&, double, const std::optional<at::Tensor>&, int64_t, double, std::optional<double>, \
       double
 
 inline const auto& bias_leaky_relu() {
   static const auto op =
-      find<at::Tensor(const at::Tensor&, LEAKYRELU_EXT_FAMILY_PARAMETERS)>("leakyrelu_ext::bias_leaky_relu");
+      find<at::Tensor(const at::Tensor&, LEAKYRELU_EXT_BIAS_PARAMETERS)>("leakyrelu_ext::bias_leaky_relu");
   return op;
 }
 
 inline const auto& bias_leaky_relu_() {
   static const auto op =
-      find<at::Tensor&(at::Tensor&, LEAKYRELU_EXT_FAMILY_PARAMETERS)>("leakyrelu_ext::bias_leaky_relu_");
+      find<at::Tensor&(at::Tensor&, LEAKYRELU_EXT_BIAS_PARAMETERS)>("leakyrelu_ext::bias_leaky_relu_");
   return op;
 }
 
 inline const auto& bias_leaky_relu_forward() {
-  static const auto op = find<std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, LEAKYRELU_EXT_FAMILY_PARAMETERS)>(
+  static const auto op = find<std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, LEAKYRELU_EXT_BIAS_PARAMETERS)>(
       "leakyrelu_ext::bias_leaky_relu_forward");
   return op;
 }
 
 inline const auto& bias_leaky_relu_forward_() {
   static const auto op =
-      find<at::Tensor(at::Tensor&, LEAKYRELU_EXT_FAMILY_PARAMETERS)>("leakyrelu_ext::bias_leaky_relu_forward_");
+      find<at::Tensor(at::Tensor&, LEAKYRELU_EXT_BIAS_PARAMETERS)>("leakyrelu_ext::bias_leaky_relu_forward_");
   return op;
 }
 
-#undef LEAKYRELU_EXT_FAMILY_PARAMETERS
+#undef LEAKYRELU_EXT_BIAS_PARAMETERS
 
 inline const auto& bias_leaky_relu_backward() {
   static const auto op = find<std::tuple<at::Tensor, at::Tensor>(

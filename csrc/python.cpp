@@ -10,16 +10,17 @@
 #include <torch/csrc/utils/python_arg_parser.h>
 #include <torch/version.h>
 
-#include "autograd.h"
-#include "bias_composite.h"
-#include "checks.h"
-#include "composite.h"
+#include "autograd/bias_leaky_relu.h"
+#include "autograd/interception.h"
+#include "autograd/leaky_relu.h"
+#include "autograd/route.h"
+#include "composite/bias_leaky_relu.h"
+#include "composite/leaky_relu.h"
 #include "cpu/active_tier.h"
-#include "install.h"
-#include "interception.h"
+#include "installed.h"
 #include "ops.h"
-#include "route.h"
 #include "stats.h"
+#include "tensor/checks.h"
 
 namespace leakyrelu_ext {
 namespace {
@@ -129,7 +130,7 @@ void refuse_by_name(PyObject* args) {
   parser.parse(positional.ptr(), named.ptr(), parsed_args);
 }
 
-PyObject* run_family(PyObject* args, PyObject* kwargs, bool inplace) {
+PyObject* run_bias_leaky_relu(PyObject* args, PyObject* kwargs, bool inplace) {
   static torch::PythonArgParser parser(
       {"bias_leaky_relu(Tensor input, Tensor? bias, double negative_slope, Tensor? residual, int64_t dim, double gain, "
        "double? clamp, double dropout_p)"},
@@ -154,7 +155,7 @@ PyObject* run_family(PyObject* args, PyObject* kwargs, bool inplace) {
   at::Tensor output;
   {
     pybind11::gil_scoped_release no_gil;
-    const FamilyArguments arguments{bias, negative_slope, residual, dim, gain, clamp, dropout_p};
+    const BiasLeakyReLUArguments arguments{bias, negative_slope, residual, dim, gain, clamp, dropout_p};
     const bool aten =
         wants_aten(input) || (bias.has_value() && wants_aten(*bias)) || (residual.has_value() && wants_aten(*residual));
     if (!aten) {
@@ -171,13 +172,13 @@ PyObject* run_family(PyObject* args, PyObject* kwargs, bool inplace) {
 
 PyObject* bias_leaky_relu(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
   HANDLE_TH_ERRORS
-  return run_family(args, kwargs, /*inplace=*/false);
+  return run_bias_leaky_relu(args, kwargs, /*inplace=*/false);
   END_HANDLE_TH_ERRORS
 }
 
 PyObject* bias_leaky_relu_(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
   HANDLE_TH_ERRORS
-  return run_family(args, kwargs, /*inplace=*/true);
+  return run_bias_leaky_relu(args, kwargs, /*inplace=*/true);
   END_HANDLE_TH_ERRORS
 }
 
@@ -271,7 +272,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
     leakyrelu_ext::register_node_type(
         m, leakyrelu_ext::node_type(kind), leakyrelu_ext::kNodeNames[static_cast<int>(kind)]);
   }
-  leakyrelu_ext::register_node_type(m, leakyrelu_ext::bias_node_type(), leakyrelu_ext::kBiasNodeName);
+  leakyrelu_ext::register_node_type(
+      m, leakyrelu_ext::bias_leaky_relu_node_type(), leakyrelu_ext::kBiasLeakyReLUNodeName);
   m.def("build_info", &leakyrelu_ext::build_info);
   m.def("stats", &leakyrelu_ext::stats_of_process);
   m.def("install", &leakyrelu_ext::install);

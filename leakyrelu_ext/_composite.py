@@ -40,7 +40,7 @@ def leaky_relu_backward(
     return torch.where(mask, grad_output, grad_output * negative_slope)
 
 
-def check_family(
+def check_bias_leaky_relu(
     op: str,
     input: Tensor,
     bias: Tensor | None = None,
@@ -108,7 +108,7 @@ def bias_leaky_relu(
     clamp: float | None,
     dropout_p: float,
 ) -> Tensor:
-    check_family("bias_leaky_relu", input, bias, negative_slope, residual, dim, gain, clamp, dropout_p)
+    check_bias_leaky_relu("bias_leaky_relu", input, bias, negative_slope, residual, dim, gain, clamp, dropout_p)
     dtype = input.dtype if residual is None else torch.promote_types(input.dtype, residual.dtype)
     # As the kernels: float arithmetic for the 16-bit dtypes, rounded once at the end.
     opmath = torch.promote_types(dtype, torch.float32)
@@ -131,5 +131,5 @@ def bias_leaky_relu(
 
 
 def bias_leaky_relu_(input: Tensor, *arguments: Any) -> Tensor:
-    check_family("bias_leaky_relu_", input, *arguments)
+    check_bias_leaky_relu("bias_leaky_relu_", input, *arguments)
     return input.copy_(bias_leaky_relu(input.clone(), *arguments))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._composite import FLOATING, check_family
+from ._composite import FLOATING, check_bias_leaky_relu
 from ._torch_versions import DtypeError
 from ._version import __version__
 
@@ -185,7 +185,7 @@ def _fake_leaky_relu_backward_(grad_output: Tensor, mask: Tensor, negative_slope
     _check_backward_arguments("leaky_relu_backward_", grad_output, mask)
 
 
-def _fake_family(
+def _fake_output_and_mask(
     op: str,
     input: Tensor,
     bias: Tensor | None = None,
@@ -196,30 +196,32 @@ def _fake_family(
     clamp: float | None = None,
     dropout_p: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    check_family(op, input, bias, negative_slope, residual, dim, gain, clamp, dropout_p)
+    check_bias_leaky_relu(op, input, bias, negative_slope, residual, dim, gain, clamp, dropout_p)
     dtype = input.dtype if residual is None else torch.promote_types(input.dtype, residual.dtype)
     halves = 1 if clamp is None and dropout_p == 0 else 2
     return torch.empty_like(input, dtype=dtype), input.new_empty(((input.numel() + 7) // 8 * halves,), dtype=torch.uint8)
 
 
 def _fake_bias_leaky_relu(*arguments: Any, **keywords: Any) -> Tensor:
-    return _fake_family("bias_leaky_relu", *arguments, **keywords)[0]
+    return _fake_output_and_mask("bias_leaky_relu", *arguments, **keywords)[0]
 
 
 def _fake_bias_leaky_relu_(input: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
-    _fake_family("bias_leaky_relu_", input, *arguments, **keywords)
+    _fake_output_and_mask("bias_leaky_relu_", input, *arguments, **keywords)
     return input
 
 
 def _fake_bias_leaky_relu_forward(*arguments: Any, **keywords: Any) -> tuple[Tensor, Tensor]:
-    return _fake_family("bias_leaky_relu_forward", *arguments, **keywords)
+    return _fake_output_and_mask("bias_leaky_relu_forward", *arguments, **keywords)
 
 
 def _fake_bias_leaky_relu_forward_(*arguments: Any, **keywords: Any) -> Tensor:
-    return _fake_family("bias_leaky_relu_forward_", *arguments, **keywords)[1]
+    return _fake_output_and_mask("bias_leaky_relu_forward_", *arguments, **keywords)[1]
 
 
-def _check_family_backward(op: str, grad_output: Tensor, mask: Tensor, dropout_p: float, bias_dtype: torch.dtype) -> None:
+def _check_bias_leaky_relu_backward(
+    op: str, grad_output: Tensor, mask: Tensor, dropout_p: float, bias_dtype: torch.dtype
+) -> None:
     _check_floating(op, "grad_output", grad_output)
     half = (grad_output.numel() + 7) // 8
     fits = mask.numel() == 2 * half or (mask.numel() == half and not dropout_p)
@@ -243,7 +245,7 @@ def _fake_bias_leaky_relu_backward(
     bias_dtype: torch.dtype,
     output_mask: list[bool],
 ) -> tuple[Tensor, Tensor]:
-    _check_family_backward("bias_leaky_relu_backward", grad_output, mask, dropout_p, bias_dtype)
+    _check_bias_leaky_relu_backward("bias_leaky_relu_backward", grad_output, mask, dropout_p, bias_dtype)
     if not output_mask[0]:
         grad_input = grad_output.new_empty((0,))
     elif output_strides is None:
@@ -263,7 +265,7 @@ def _fake_bias_leaky_relu_backward_(
     bias_dtype: torch.dtype,
     with_bias: bool,
 ) -> Tensor:
-    _check_family_backward("bias_leaky_relu_backward_", grad_output, mask, dropout_p, bias_dtype)
+    _check_bias_leaky_relu_backward("bias_leaky_relu_backward_", grad_output, mask, dropout_p, bias_dtype)
     return grad_output.new_empty((grad_output.size(dim) if with_bias else 0,), dtype=bias_dtype)
 
 

@@ -12,18 +12,21 @@ import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
-from .. import environment
+from ..measure import environment
 from ..results import ResultsError, refuse_to_overwrite
-from . import arms, cost, ranks, study, tables
-from . import journal as journals
-from .configuration import Configuration
-from .datasets import Dataset
-from .journal import Journal
-from .judging import study_of
-from .outcome import Outcome
-from .plan import COST, Plan, effort_of, level, plan_of, present
-from .running import RunError, Setting, run_all
+from . import study
+from .claims import arms, cost
+from .claims.judging import study_of
+from .claims.plan import COST, Plan, effort_of, level, plan_of, present
+from .data import Dataset
+from .report import tables
 from .study import Study
+from .training import journal as journals
+from .training import ranks
+from .training.configuration import Configuration
+from .training.journal import Journal
+from .training.outcome import Outcome
+from .training.running import RunError, Setting, run_all
 
 # Passes, and seconds of each for all activations.
 COST_PASSES = {"quick": (3, 1.0), "usual": (7, 3.0), "full": (10, 6.0)}
@@ -162,6 +165,6 @@ def _save(found: Study, json: Path | None, html: Path | None) -> None:
     if json:
         study.save(found, json)
     if html:
-        from .. import report
+        from ..report import html as report
 
         report.write_html([found], html)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..results import FORMAT, STUDY, VERSION, ResultsError, document, write
-from . import outcome as outcomes
-from .configuration import Arm, from_dict
-from .effects import VERDICTS, Effect, Interval
-from .outcome import Outcome
+from .claims.effects import VERDICTS, Effect, Interval
+from .training import outcome as outcomes
+from .training.configuration import Arm, from_dict
+from .training.outcome import Outcome
 
 
 @dataclass(frozen=True)

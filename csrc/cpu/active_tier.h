@@ -1,6 +1,6 @@
 #pragma once
 
-#include "loops.h"
+#include "loops/loops.h"
 
 namespace leakyrelu_ext::cpu {
 

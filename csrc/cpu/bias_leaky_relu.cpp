@@ -1,4 +1,4 @@
-// bias_leaky_relu on the CPU. Schemas: ../ops.cpp. Arithmetic of one element: ../activation.h. Inner loops: loops_<tier>.cpp.
+// bias_leaky_relu on the CPU. Schemas: ../ops.cpp. Arithmetic of one element: ../element/activation.h. Inner loops: loops/<tier>.cpp.
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Dispatch.h>
@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "../family_ops.h"
+#include "../device/bias_leaky_relu.h"
 #include "active_tier.h"
 #include "channels.h"
 #include "large_memory.h"
@@ -93,16 +93,16 @@ Stores stores_for(const T* out, int64_t numel, const cpu::ChannelLayout* layout,
   return aligned ? cpu::stores_for(out, numel * sizeof(T)) : Stores::kCached;
 }
 
-struct CpuFamily {
+struct BiasLeakyReLUCpu {
   static at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, at::ScalarType dtype, at::Device) {
     return cpu::empty_strided(sizes, strides, dtype);
   }
 
-  static void family_forward(const FamilyForward& call) {
+  static void forward(const BiasLeakyReLUForward& call) {
     AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, call.output.scalar_type(), "bias_leaky_relu", [&] {
       using opmath = opmath_t<scalar_t>;
       const auto& loops = cpu::active_loops<scalar_t>(call.output.numel());
-      const auto family = family_as<scalar_t>(call.family);
+      const auto constants = constants_as<scalar_t>(call.settings);
       const int64_t numel = call.output.numel();
       const auto strides = dense_strides(call.output);
       // The output first: in place on a copy-on-write tensor this moves the data.
@@ -113,14 +113,14 @@ struct CpuFamily {
       const cpu::ChannelLayout layout(call.channels, numel);
       const cpu::BiasRuns<opmath> bias(layout, with_bias ? call.bias->const_data_ptr<opmath>() : nullptr);
       auto* mask = call.mask == nullptr ? nullptr : call.mask->mutable_data_ptr<uint8_t>();
-      auto* passed = mask == nullptr || !call.family.has_passed() ? nullptr : mask + mask_bytes(numel);
-      const Dropout dropout(call.family.dropout_p);
+      auto* passed = mask == nullptr || !call.settings.has_passed() ? nullptr : mask + mask_bytes(numel);
+      const Dropout dropout(call.settings.dropout_p);
       const bool whole = input.direct() && residual.direct() && !dropout.wanted();
       const auto stores = call.input.is_same(call.output)
           ? Stores::kCached
           : stores_for(out, numel, with_bias ? &layout : nullptr, call.channels);
-      const auto loop = loops.family_forward[static_cast<int>(with_bias ? layout.kind() : PerChannel::kNone)]
-                                            [with_residual][call.family.has_passed()];
+      const auto loop = loops.bias_leaky_relu_forward[static_cast<int>(with_bias ? layout.kind() : PerChannel::kNone)]
+                                                     [with_residual][call.settings.has_passed()];
       cpu::parallel_over<scalar_t>(numel, [&](int64_t begin, int64_t n) {
         alignas(64) scalar_t input_scratch[kPiece], residual_scratch[kPiece];
         alignas(64) opmath bias_scratch[kPiece];
@@ -140,7 +140,7 @@ struct CpuFamily {
                  kept == nullptr ? nullptr : kept + at / kMaskBits, out + first,
                  mask == nullptr ? nullptr : mask + first / kMaskBits,
                  passed == nullptr ? nullptr : passed + first / kMaskBits, run.n},
-                family, stores);
+                constants, stores);
             at += run.n;
           }
           begin += piece;
@@ -149,12 +149,12 @@ struct CpuFamily {
     });
   }
 
-  static void family_backward(const FamilyBackward& call) {
+  static void backward(const BiasLeakyReLUBackward& call) {
     AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, call.grad_output.scalar_type(), "bias_leaky_relu", [&] {
       using opmath = opmath_t<scalar_t>;
       const auto& loops = cpu::active_loops<scalar_t>(call.grad_output.numel());
-      const auto slope = slope_as<scalar_t>(call.family.negative_slope);
-      const auto gain = static_cast<opmath>(call.family.gain * call.family.dropout_scale());
+      const auto slope = slope_as<scalar_t>(call.settings.negative_slope);
+      const auto gain = static_cast<opmath>(call.settings.gain * call.settings.dropout_scale());
       const int64_t numel = call.grad_output.numel();
       auto* out = call.grad_input == nullptr ? nullptr : call.grad_input->mutable_data_ptr<scalar_t>();
       const Operand<scalar_t> grad_output(call.grad_output, call.strides);
@@ -167,7 +167,7 @@ struct CpuFamily {
           ? Stores::kCached
           : stores_for(out, numel, with_bias ? &layout : nullptr, call.channels);
       const auto loop =
-          loops.family_backward[static_cast<int>(with_bias ? layout.kind() : PerChannel::kNone)][with_passed];
+          loops.bias_leaky_relu_backward[static_cast<int>(with_bias ? layout.kind() : PerChannel::kNone)][with_passed];
       // Sums are cut at every piece, whatever the gradient's layout.
       const bool whole = grad_output.direct() && out != nullptr && !with_bias;
       // A thread's sums are its own, and added up in the threads' order: the same for the same shape and number of threads.
@@ -232,7 +232,7 @@ struct CpuFamily {
 } // namespace
 
 TORCH_LIBRARY_IMPL(leakyrelu_ext, CPU, m) {
-  FamilyOps<CpuFamily>::register_kernels(m);
+  BiasLeakyReLUOps<BiasLeakyReLUCpu>::register_kernels(m);
 }
 
 } // namespace leakyrelu_ext

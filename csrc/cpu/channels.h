@@ -10,9 +10,9 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "../activation.h"
-#include "../family.h"
-#include "loops.h"
+#include "../element/activation.h"
+#include "../element/bias_leaky_relu.h"
+#include "loops/loops.h"
 
 namespace leakyrelu_ext::cpu {
 

@@ -3,7 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "loops.h"
+#include "loops/loops.h"
 
 namespace leakyrelu_ext::cpu {
 

@@ -1,8 +1,8 @@
-// Leaky ReLU on the CPU. Schemas: ../ops.cpp. Arithmetic of one element: ../activation.h. Inner loops: loops_<tier>.cpp.
+// Leaky ReLU on the CPU. Schemas: ../ops.cpp. Arithmetic of one element: ../element/activation.h. Inner loops: loops/<tier>.cpp.
 
 #include <ATen/Dispatch.h>
 
-#include "../device_ops.h"
+#include "../device/leaky_relu.h"
 #include "active_tier.h"
 #include "large_memory.h"
 #include "parallel.h"

@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "../activation.h"
+#include "../element/activation.h"
 
 namespace leakyrelu_ext::cpu {
 

@@ -6,9 +6,9 @@
 
 #include <algorithm>
 
-#include "../activation.h"
-#include "../strided_order.h"
-#include "loops.h"
+#include "../element/activation.h"
+#include "../tensor/strided_order.h"
+#include "loops/loops.h"
 #include "parallel.h"
 
 namespace leakyrelu_ext::cpu {

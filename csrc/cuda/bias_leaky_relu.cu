@@ -1,5 +1,5 @@
-// bias_leaky_relu on CUDA. Schemas: ../ops.cpp. Arithmetic of one element: ../activation.h. Kernels: kernels.cuh with the parts of
-// fused.cuh, and grad_bias.cuh.
+// bias_leaky_relu on CUDA. Schemas: ../ops.cpp. Arithmetic of one element: ../element/activation.h.
+// Kernels: kernels.cuh with the parts of bias_leaky_relu.cuh, and grad_bias.cuh.
 
 #include <ATen/Dispatch.h>
 #include <ATen/cuda/CUDAGeneratorImpl.h>
@@ -10,7 +10,7 @@
 
 #include <mutex>
 
-#include "../family_ops.h"
+#include "../device/bias_leaky_relu.h"
 #include "grad_bias.cuh"
 
 namespace leakyrelu_ext {
@@ -29,13 +29,13 @@ cuda::RandomState next_random_state() {
   return {state.seed_.val, state.offset_.val, nullptr, nullptr};
 }
 
-struct FamilyCudaBackend {
+struct BiasLeakyReLUCuda {
   static at::Tensor empty_strided(
       at::IntArrayRef sizes, at::IntArrayRef strides, at::ScalarType dtype, at::Device device) {
     return at::detail::empty_strided_cuda(sizes, strides, dtype, device);
   }
 
-  static void family_forward(const FamilyForward& call) {
+  static void forward(const BiasLeakyReLUForward& call) {
     const c10::cuda::CUDAGuard guard(call.output.device());
     const at::Tensor& output = call.output;
     const at::Tensor& input = in_order(call.input, output.strides()) ? call.input : output;
@@ -53,24 +53,25 @@ struct FamilyCudaBackend {
       const cuda::Memory<scalar_t> memory{
           input.const_data_ptr<scalar_t>(), out,
           call.mask == nullptr ? nullptr : call.mask->mutable_data_ptr<uint8_t>()};
-      cuda::Fused<scalar_t> parts = parts_of<scalar_t>(call.family, call.mask, output.numel());
+      cuda::BiasLeakyReLUParts<scalar_t> parts = parts_of<scalar_t>(call.settings, call.mask, output.numel());
       if (residual.defined()) {
         parts.residual = residual.const_data_ptr<scalar_t>();
       }
       if (call.bias != nullptr) {
         parts.set_bias(call.bias->const_data_ptr<opmath>(), call.channels);
       }
-      if (call.family.dropout_p > 0) {
+      if (call.settings.dropout_p > 0) {
         parts.drops = true;
-        parts.threshold = keep_threshold(call.family.dropout_p);
+        parts.threshold = keep_threshold(call.settings.dropout_p);
         parts.random = next_random_state();
       }
       C10_CUDA_CHECK(
-          cuda::run_fused<cuda::Pass::kForward>(memory, output.numel(), parts, c10::cuda::getCurrentCUDAStream()));
+          cuda::run_bias_leaky_relu<cuda::Pass::kForward>(
+              memory, output.numel(), parts, c10::cuda::getCurrentCUDAStream()));
     });
   }
 
-  static void family_backward(const FamilyBackward& call) {
+  static void backward(const BiasLeakyReLUBackward& call) {
     const c10::cuda::CUDAGuard guard(call.grad_output.device());
     at::Tensor grad_output = call.grad_output;
     if (!in_order(grad_output, call.strides)) {
@@ -84,12 +85,12 @@ struct FamilyCudaBackend {
           grad_output.const_data_ptr<scalar_t>(), out,
           // Only read.
           const_cast<uint8_t*>(call.mask.const_data_ptr<uint8_t>())};
-      cuda::Fused<scalar_t> parts = parts_of<scalar_t>(call.family, &call.mask, n);
-      parts.family.gain = static_cast<opmath>(call.family.gain * call.family.dropout_scale());
+      cuda::BiasLeakyReLUParts<scalar_t> parts = parts_of<scalar_t>(call.settings, &call.mask, n);
+      parts.constants.gain = static_cast<opmath>(call.settings.gain * call.settings.dropout_scale());
       const auto stream = c10::cuda::getCurrentCUDAStream();
       if (call.grad_bias == nullptr) {
         if (out != nullptr) {
-          C10_CUDA_CHECK(cuda::run_fused<cuda::Pass::kBackward>(memory, n, parts, stream));
+          C10_CUDA_CHECK(cuda::run_bias_leaky_relu<cuda::Pass::kBackward>(memory, n, parts, stream));
         }
         return;
       }
@@ -117,9 +118,10 @@ struct FamilyCudaBackend {
   }
 
   template <typename T>
-  static cuda::Fused<T> parts_of(const Family& family, const at::Tensor* mask, int64_t numel) {
-    cuda::Fused<T> parts{};
-    parts.family = family_as<T>(family);
+  static cuda::BiasLeakyReLUParts<T> parts_of(
+      const BiasLeakyReLUSettings& settings, const at::Tensor* mask, int64_t numel) {
+    cuda::BiasLeakyReLUParts<T> parts{};
+    parts.constants = constants_as<T>(settings);
     // By the mask itself: no kernel reads what it does not have.
     parts.passed_plane = mask != nullptr && mask->numel() > mask_bytes(numel) ? mask_bytes(numel) : 0;
     return parts;
@@ -129,7 +131,7 @@ struct FamilyCudaBackend {
 } // namespace
 
 TORCH_LIBRARY_IMPL(leakyrelu_ext, CUDA, m) {
-  FamilyOps<FamilyCudaBackend>::register_kernels(m);
+  BiasLeakyReLUOps<BiasLeakyReLUCuda>::register_kernels(m);
 }
 
 } // namespace leakyrelu_ext

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "fused.cuh"
+#include "bias_leaky_relu.cuh"
 #include "launch.cuh"
 
 namespace leakyrelu_ext::cuda {
@@ -105,7 +105,7 @@ __device__ __forceinline__ void sum_stripe(
     const T* grad_output,
     T* grad_input,
     const uint8_t* mask,
-    const Fused<T>& parts,
+    const BiasLeakyReLUParts<T>& parts,
     const Traversal& traversal,
     opmath_t<T>* partials,
     opmath_t<T>* shared) {
@@ -213,7 +213,7 @@ __global__ C10_LAUNCH_BOUNDS_2(kThreads, 8) void grad_bias_kernel(
     const T* grad_output,
     T* grad_input,
     const uint8_t* mask,
-    const __grid_constant__ Fused<T> parts,
+    const __grid_constant__ BiasLeakyReLUParts<T> parts,
     const __grid_constant__ Traversal traversal,
     opmath_t<T>* partials) {
   __shared__ opmath_t<T> shared[kChunk<T> * kThreads];
@@ -261,7 +261,7 @@ __global__ C10_LAUNCH_BOUNDS_2(kThreads, 16) void sum_partials_kernel(
 /// memory.output: nullptr if not wanted.
 template <typename T>
 cudaError_t run_with_grad_bias(
-    Memory<T> memory, Fused<T> parts, Traversal traversal, opmath_t<T>* partials, cudaStream_t stream) {
+    Memory<T> memory, BiasLeakyReLUParts<T> parts, Traversal traversal, opmath_t<T>* partials, cudaStream_t stream) {
   void* arguments[] = {&memory.input, &memory.output, &memory.mask, &parts, &traversal, &partials};
   return cudaLaunchKernel(
       grad_bias_kernel<T>, dim3(static_cast<unsigned>(traversal.stripes * traversal.splits)), dim3(kThreads), arguments,

@@ -8,7 +8,7 @@
 
 #include <cstdint>
 
-#include "../activation.h"
+#include "../element/activation.h"
 #include "order.cuh"
 
 #if !defined(__grid_constant__) // HIP
@@ -39,8 +39,8 @@ struct alignas(sizeof(T) * count) Chunk {
   T value[count];
 };
 
-/// leaky_relu alone: what a kernel computes of an element, and what it needs for that beside the input and the mask. Fused
-/// (fused.cuh) is another.
+/// leaky_relu alone: what a kernel computes of an element, and what it needs for that beside the input and the mask. BiasLeakyReLUParts
+/// (bias_leaky_relu.cuh) is another.
 template <typename T>
 struct Plain {
   using opmath = opmath_t<T>;
@@ -116,7 +116,7 @@ __device__ __forceinline__ void run_tile(
   constexpr int team = kMaskBits / chunk;
   constexpr int bytes = kThreadMaskBytes<T>;
   constexpr int planes = Parts::kPlanes;
-  // Single elements fill the registers sooner, and so does what a fused forward adds.
+  // Single elements fill the registers sooner, and so does what bias_leaky_relu adds.
   constexpr int at_once = chunk == 1 || (planes > 1 && pass == Pass::kForward) ? 1 : bytes;
   constexpr bool whole = chunk > 1; // such tiles only
   const int lane = threadIdx.x % kRow;

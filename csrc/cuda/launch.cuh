@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "../strided_order.h"
+#include "../tensor/strided_order.h"
 #include "kernels.cuh"
 
 namespace leakyrelu_ext::cuda {

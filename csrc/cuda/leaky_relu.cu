@@ -1,4 +1,4 @@
-// Leaky ReLU on CUDA. Schemas: ../ops.cpp. Arithmetic of one element: ../activation.h. Kernel: kernels.cuh.
+// Leaky ReLU on CUDA. Schemas: ../ops.cpp. Arithmetic of one element: ../element/activation.h. Kernel: kernels.cuh.
 
 #include <ATen/Dispatch.h>
 #include <ATen/cuda/EmptyTensor.h>
@@ -6,7 +6,7 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include "../device_ops.h"
+#include "../device/leaky_relu.h"
 #include "launch.cuh"
 
 namespace leakyrelu_ext {

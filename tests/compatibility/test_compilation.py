@@ -1,4 +1,4 @@
-"""torch.compile of whole models and steps; ../test_compile.py holds what concerns our ops alone."""
+"""torch.compile of whole models and steps; ../ops/test_compile.py holds what concerns our ops alone."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def results(side: str) -> dict[str, list[str]]:
         free.close()
         environment = os.environ | {
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(RANKS), "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE), *sys.path]),
+            "PYTHONPATH": os.pathsep.join([str(HERE.parent / "support"), str(HERE), *sys.path]),
             "LEAKYRELU_EXT_FILE": leakyrelu_ext.__file__,
         }  # fmt: skip
         outputs = [Path(folder, str(rank)) for rank in range(RANKS)]

@@ -12,7 +12,7 @@ using namespace cuda_on_host;
 struct HostBackend {
   static at::Tensor empty_strided(
       at::IntArrayRef sizes, at::IntArrayRef strides, at::ScalarType dtype, at::Device device) {
-    return FamilyCudaBackend::empty_strided(sizes, strides, dtype, device);
+    return BiasLeakyReLUCuda::empty_strided(sizes, strides, dtype, device);
   }
 
   // What is not in the results' order is copied, by PyTorch: kernels have no business there.
@@ -20,7 +20,7 @@ struct HostBackend {
     return same_order(tensor.sizes(), tensor.strides(), strides);
   }
 
-  static void family_forward(const FamilyForward& call) {
+  static void forward(const BiasLeakyReLUForward& call) {
     const auto regions = [&] {
       Regions result;
       const auto strides = call.output.strides();
@@ -36,10 +36,10 @@ struct HostBackend {
       }
       return result;
     };
-    checked(regions, [&] { FamilyCudaBackend::family_forward(call); });
+    checked(regions, [&] { BiasLeakyReLUCuda::forward(call); });
   }
 
-  static void family_backward(const FamilyBackward& call) {
+  static void backward(const BiasLeakyReLUBackward& call) {
     const auto regions = [&] {
       Regions result;
       const bool ordered = in_order(call.grad_output, call.strides);
@@ -54,14 +54,14 @@ struct HostBackend {
       }
       return result;
     };
-    checked(regions, [&] { FamilyCudaBackend::family_backward(call); });
+    checked(regions, [&] { BiasLeakyReLUCuda::backward(call); });
   }
 };
 
 } // namespace
 
 TORCH_LIBRARY_IMPL(leakyrelu_ext, CPU, m) {
-  FamilyOps<HostBackend>::register_kernels(m);
+  BiasLeakyReLUOps<HostBackend>::register_kernels(m);
 }
 
 // Of the generator: hands its state out as in a CUDA graph; what it has handed out last.

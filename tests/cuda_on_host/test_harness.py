@@ -26,7 +26,7 @@ FAULTS = {
     "block numbers of 32 bits": ("kernels.cuh", "static_cast<int64_t>(blockIdx.x) * kTile<T>", "static_cast<int>(blockIdx.x * kTile<T>)", "out of bounds"),
     "a guard for another device": ("leaky_relu.cu", "CUDAGuard guard(input.device())", "CUDAGuard guard(c10::Device(at::kCUDA, 0))", "without a guard"),
     "errors unheeded": ("leaky_relu.cu", "C10_CUDA_CHECK(run(memory, slope_as<T>(negative_slope), c10::cuda::getCurrentCUDAStream()))", "(void)run(memory, slope_as<T>(negative_slope), c10::cuda::getCurrentCUDAStream())", "DID NOT RAISE|bytes of"),
-    "no channel after the last": ("fused.cuh", "channel = channel + 1 == order.count ? 0 : channel + 1", "channel = channel + 1", "out of bounds"),
+    "no channel after the last": ("bias_leaky_relu.cuh", "channel = channel + 1 == order.count ? 0 : channel + 1", "channel = channel + 1", "out of bounds"),
     "clamped and dropped elements pass": ("kernels.cuh", "planes > 1 && activated.passed ? bit : 0", "planes > 1 ? bit : 0", "AssertionError"),
     "no barrier between the sums of a block": ("grad_bias.cuh", "    __syncthreads();\n  }\n  if (active", "  }\n  if (active", "without a barrier"),
     "the last split left out": ("grad_bias.cuh", "result.splits = ceil_div(result.items, result.split)", "result.splits = std::max<int64_t>(1, result.items / result.split)", "bytes of"),
@@ -56,10 +56,10 @@ def faulty(folder: Path, file: str, text: str, instead: str) -> Path:
 
 def outcome(folder: Path, emulator: list[Path], file: str, text: str, instead: str) -> subprocess.CompletedProcess[str]:
     library = folder / "libfaulty.so"
-    family = file in ("fused.cuh", "grad_bias.cuh") or "passed" in text
-    build(library, emulator, faulty(folder, file, text, instead), ("bias_leaky_relu",) if family else ("leaky_relu",))
+    bias = file in ("bias_leaky_relu.cuh", "grad_bias.cuh") or "passed" in text
+    build(library, emulator, faulty(folder, file, text, instead), ("bias_leaky_relu",) if bias else ("leaky_relu",))
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"--cuda-on-host={library}"]
-    tests = [str(HERE / name) for name in (("test_family.py",) if family else ("test_kernels.py", "test_traffic.py"))]
+    tests = [str(HERE / name) for name in (("test_bias_kernels.py",) if bias else ("test_kernels.py", "test_traffic.py"))]
     return subprocess.run([*command, *tests], capture_output=True, text=True, cwd=HERE.parent)
 
 

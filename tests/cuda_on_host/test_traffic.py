@@ -60,7 +60,7 @@ def test_misaligned_memory_moves_once_side_by_side(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_fused_memory_moves_once(dtype: torch.dtype) -> None:
+def test_bias_leaky_relu_memory_moves_once(dtype: torch.dtype) -> None:
     x, opmath = randn(4, 8, 1024, dtype=dtype), torch.promote_types(dtype, torch.float32)
     bias, nbytes, bits = randn(8, dtype=opmath), x.nbytes, x.numel() // 8
     _, mask = ops.bias_leaky_relu_forward(x, bias, 0.1, x.clone(), clamp=1.0)

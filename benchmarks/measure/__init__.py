@@ -1,0 +1,1 @@
+"""How it is measured: clocks, contests, passes, noise, memory, the machine."""

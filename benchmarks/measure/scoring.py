@@ -1,0 +1,135 @@
+"""Rows of results from what was timed: medians, ratios, and the noise that a ratio must exceed to mean something."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from ..results import TOO_LITTLE, Quantiles, Roof, Row
+from .contest import AGAIN, COPY, SCALE, TRIAD, Seen
+
+
+def _metrics(seen: Seen, name: str) -> dict[str, float]:
+    metrics = {"page_faults": statistics.fmean(each.faults[name] for each in seen.passes)}
+    metrics |= {fact: values[name] for fact, values in seen.facts.items() if name in values}
+    if "moved_bytes" in metrics:
+        median = seen.values(name).median
+        metrics |= {"bytes_per_second": metrics.pop("moved_bytes") / median} if median > 0 else {}
+    return metrics
+
+
+def _extra(seen: Seen, ours: str, rival: str) -> dict[str, tuple[float | None, float | None]]:
+    mine, theirs = _metrics(seen, ours), _metrics(seen, rival)
+    return {name: (mine.get(name), theirs.get(name)) for name in dict.fromkeys((*mine, *theirs))}
+
+
+@dataclass(frozen=True)
+class _Measured:
+    row: Row
+    ratios: Sequence[float]  # of the passes
+    again: Sequence[float]  # ours against itself, of the passes
+
+    @property
+    def variance(self) -> float:
+        """Of the logarithm of one pass's ratio, from how the passes differ and from how ours differs from itself."""
+        logs = [math.log(ratio) for ratio in self.ratios]
+        centre = statistics.fmean(logs)
+        squares = [(value - centre) ** 2 for value in logs] + [math.log(ratio) ** 2 for ratio in self.again]
+        return sum(squares) / (2 * len(logs) - 1)
+
+
+# A row's few passes tell little of its own noise: the suite's median row has the weight of this many more.
+PRIOR_PASSES = 3
+# Standard errors on either side. Two runs share less than the passes of one do, which are a minute apart: so it is not 1.96
+# but what covered 19 of 20 rows and more when runs of `ops --quick` followed one another.
+COVERAGE = 4.0
+LEAST_NOISE = 0.01
+
+
+def with_noise(measured: Sequence[_Measured]) -> list[Row]:
+    """The rows, each with what its ratio may be off by: half of a 95 % interval, from the passes of that row and of all."""
+    if not measured:
+        return []
+    typical = statistics.median(entry.variance for entry in measured)
+    rows = []
+    for entry in measured:
+        passes = len(entry.ratios)
+        freedom = 2 * passes - 1
+        variance = (freedom * entry.variance + PRIOR_PASSES * typical) / (freedom + PRIOR_PASSES)
+        noise = max(LEAST_NOISE, math.expm1(COVERAGE * math.sqrt(variance / passes)))
+        rows.append(replace(entry.row, noise=noise))
+    return rows
+
+
+def rows_of(all_seen: Iterable[Seen]) -> list[Row]:
+    """A row for each of ours and each rival."""
+    rows: list[Row] = []
+    measured: dict[int, _Measured] = {}
+    for seen in all_seen:
+        contest = seen.contest
+        for ours in contest.ours:
+            for rival in contest.rivals:
+                row = contest.row(ours, rival)
+                obstacle = seen.obstacles.get(ours) or seen.obstacles.get(rival)
+                if obstacle is None:
+                    ratios = seen.pass_ratios(rival, ours)
+                    again = seen.pass_ratios(AGAIN, contest.ours[0])
+                    row = replace(
+                        row,
+                        ours_value=seen.values(ours),
+                        rival_value=seen.values(rival),
+                        extra=_extra(seen, ours, rival),
+                    )
+                    if all(each > 0 for each in (*ratios, *again)):  # NaN is not
+                        of_rounds = Quantiles.of(seen.round_ratios(rival, ours) or ratios)
+                        row = replace(
+                            row,
+                            ratio=statistics.median(ratios),
+                            ratio_low=of_rounds.low,
+                            ratio_high=of_rounds.high,
+                        )
+                        measured[len(rows)] = _Measured(row, ratios, again)
+                    else:
+                        row = replace(row, obstacle=TOO_LITTLE)
+                else:
+                    row = replace(row, obstacle=obstacle)
+                rows.append(row)
+    for index, row in zip(measured, with_noise(list(measured.values())), strict=True):
+        rows[index] = row
+    return rows
+
+
+def roofs_of(all_seen: Iterable[Seen]) -> list[Roof]:
+    roofs = []
+    for seen in all_seen:
+        if COPY in seen.passes[0].seconds:
+            contest = seen.contest
+            tensors = ((2, COPY), (3, TRIAD), (2, SCALE))
+            bandwidths = (count * seen.nbytes / seen.values(name).median for count, name in tensors)
+            of_case = (contest.case, contest.dtype, contest.layout, contest.outputs)
+            roofs.append(Roof(*of_case, seen.nbytes, *bandwidths))
+    return roofs
+
+
+# Of a tensor; for less, the time of the plain operations is that of calling them.
+ROOF_FROM_BYTES = 2**17
+
+
+def with_roof_shares(rows: Iterable[Row], roofs: Iterable[Roof]) -> list[Row]:
+    """The rows with ``roof_share``: bandwidth as a share of what plain operations reached on that case."""
+    by_case = {(roof.case, roof.dtype, roof.layout, roof.outputs): roof for roof in roofs if roof.nbytes >= ROOF_FROM_BYTES}
+    shown = []
+    for row in rows:
+        extra = dict(row.extra)
+        overwrites = extra.pop("overwrites", (None, None))
+        roof, bandwidths = by_case.get((row.case, row.dtype, row.layout, row.outputs)), extra.get("bytes_per_second")
+        if roof and bandwidths:
+            mine, theirs = (
+                None if bandwidth is None else bandwidth / roof.bytes_per_second(bool(in_place))
+                for bandwidth, in_place in zip(bandwidths, overwrites, strict=True)
+            )
+            extra["roof_share"] = (mine, theirs)
+        shown.append(replace(row, extra=extra))
+    return shown

@@ -1,0 +1,1 @@
+"""The claims: what each trains, how it is judged, what it costs."""

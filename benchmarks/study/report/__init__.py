@@ -1,0 +1,1 @@
+"""The study in the terminal, as a page and as a document."""

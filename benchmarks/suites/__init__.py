@@ -1,0 +1,1 @@
+"""What is measured: the suites, their cases and contestants."""

@@ -1,0 +1,43 @@
+#pragma once
+// When a gradient's memory may be overwritten with what becomes of it.
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Allocator.h>
+#include <c10/core/DispatchKeySet.h>
+
+#include "../torch_versions.h"
+
+namespace leakyrelu_ext {
+
+/// True if nobody else can ever look into the tensor's memory: the caller holds the only reference, strong or weak, to a plain
+/// CPU tensor that is all there is in memory of its own.
+///
+/// Every other holder shows in the reference counts: the caller of backward(), torch.autograd.grad's captures, hooks, other
+/// branches, views and aliases, tracers. So does Python: a tensor that it has seen once (any hook, any backward in Python) has an
+/// object there, which counts as a reference.
+///
+/// Not on CUDA: a kernel queued on another stream may still read what no tensor refers to any more.
+inline bool is_sole_owner(const at::Tensor& tensor) {
+  if (!tensor.defined() || !is_uniquely_owned(tensor)) {
+    return false;
+  }
+  // Subclasses, fake, functional, batched and lazily negated tensors have other keys.
+  const auto keys =
+      tensor.key_set() - c10::autograd_dispatch_keyset_with_ADInplaceOrView - c10::autocast_dispatch_keyset;
+  if (keys != c10::DispatchKeySet(c10::DispatchKey::CPU)) {
+    return false;
+  }
+  if (tensor.requires_grad() || tensor.is_inference() || tensor._fw_grad(0).defined()) {
+    return false;
+  }
+  const c10::Storage& storage = tensor.storage();
+  if (!is_uniquely_owned(storage) || storage.nbytes() != static_cast<size_t>(tensor.numel()) * tensor.itemsize()) {
+    return false;
+  }
+  // Memory from elsewhere (NumPy, DLPack, shared memory, copy-on-write) has an owner that these counts do not show.
+  const c10::Allocator* allocator = storage.allocator();
+  return allocator != nullptr && allocator->raw_deleter() != nullptr &&
+      storage.data_ptr().get_deleter() == allocator->raw_deleter();
+}
+
+} // namespace leakyrelu_ext
