@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
+from pathlib import Path
 
 import torch
 
@@ -12,22 +15,42 @@ from ._run import run
 from .installation import install
 
 
+# Variables that decide which kernels run, and how.
+_VARIABLES = re.compile(r"LEAKYRELU_EXT_|ATEN_CPU_CAPABILITY$|THP_MEM_|OMP_|CUDA_VISIBLE_DEVICES$|LD_PRELOAD$|PYTORCH_")
+
+
+def _found(path: str, pattern: str) -> str:
+    """What ``pattern`` finds in a file of Linux, or "unknown"."""
+    file = Path(path)
+    found = re.search(pattern, file.read_text()) if file.exists() else None
+    return found[1] if found else "unknown"
+
+
 def _print_info() -> None:
+    """In a form that can be pasted into an issue."""
     info = build_info()
-    for key, value in info.items():
-        print(f"{key:17} {value}")
     threads = torch.get_num_threads() if info.get("openmp") else 1
-    cpu = f"native, {info['cpu_tier']}, {threads} thread(s)" if info["native"] else "built-in"
-    cuda = "native" if info.get("cuda") else "built-in"
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU here"
-    print(f"{'kernels on CPU':17} {cpu}")
-    print(f"{'kernels on CUDA':17} {cuda} ({gpu})")
+    gpus = range(torch.cuda.device_count())
+    facts = {
+        **info,
+        "cpu": _found("/proc/cpuinfo", r"model name\s*:\s*(.+)"),
+        "gpu": ", ".join(torch.cuda.get_device_name(gpu) for gpu in gpus) or "none",
+        "huge pages": _found("/sys/kernel/mm/transparent_hugepage/enabled", r"\[(\w+)\]"),
+        "environment": " ".join(f"{name}={value}" for name, value in sorted(os.environ.items()) if _VARIABLES.match(name))
+        or "nothing that matters here",
+        "kernels on CPU": f"native, {info['cpu_tier']}, {threads} thread(s)" if info["native"] else "built-in",
+        "kernels on CUDA": "native" if info.get("cuda") else "built-in",
+    }
+    print("```")
+    for name, value in facts.items():
+        print(f"{name:17} {value}")
+    print("```")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m leakyrelu_ext",
-        description="Without a command: what is installed, and which kernels will run.",
+        description="Without a command: what is installed, and which kernels will run, as text for an issue.",
     )
     commands = parser.add_subparsers(dest="command")
     program = commands.add_parser(

@@ -78,11 +78,19 @@ def test_one_openmp_runtime():
     assert len(runtimes) == 1, runtimes
 
 
-def test_main_tells_which_kernels_run():
+def test_main_prints_what_an_issue_needs(monkeypatch):
+    monkeypatch.setenv("LEAKYRELU_EXT_HUGE_PAGES", "0")
+    monkeypatch.setenv("SOMEBODYS_PASSWORD", "not for an issue")
     done = python("import runpy; runpy.run_module('leakyrelu_ext', run_name='__main__')")
     assert done.returncode == 0, done.stderr
-    assert "kernels on CPU" in done.stdout
-    assert "kernels on CUDA" in done.stdout
+    first, *lines, last = done.stdout.splitlines()
+    assert first == last == "```"
+    facts = {line[:17].strip(): line[18:] for line in lines}
+    assert facts["version"] == leakyrelu_ext.__version__
+    assert facts["environment"].split().count("LEAKYRELU_EXT_HUGE_PAGES=0") == 1
+    assert facts["kernels on CPU"].startswith("native" if facts["native"] == "True" else "built-in")
+    assert {"torch", "platform", "cpu", "gpu", "huge pages", "kernels on CUDA"} <= facts.keys()
+    assert "not for an issue" not in done.stdout
 
 
 @pytest.mark.parametrize(
