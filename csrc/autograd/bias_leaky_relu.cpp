@@ -1,4 +1,5 @@
-// Derivatives and version counters of the bias_leaky_relu ops (dispatch keys Autograd and ADInplaceOrView). Schemas: ../ops.cpp.
+// Autograd of the bias_leaky_relu ops: derivatives (key Autograd) and version counters (key ADInplaceOrView).
+// Schemas: ../ops.cpp.
 
 #include <torch/library.h>
 
@@ -16,7 +17,7 @@ namespace {
 
 using torch::autograd::variable_list;
 
-/// Edges: input, bias, residual. Settings: negative_slope, gain, dropout_p, dim, dtype of the bias.
+/// Edges: to input, bias, residual. Settings: negative_slope, gain, dropout_p, dim, dtype of the bias.
 struct BiasLeakyReLUBackward final
     : MaskNode<BiasLeakyReLUBackward, std::tuple<double, double, double, int64_t, int64_t>> {
   static constexpr const char* kName = kBiasLeakyReLUNodeName;
@@ -50,7 +51,7 @@ struct BiasLeakyReLUBackward final
   }
 
  private:
-  /// One tensor is the gradient of both input and residual, as PyTorch's addition does it.
+  /// Input and residual share one gradient tensor, as in PyTorch's addition.
   static variable_list only(Wanted wanted, const at::Tensor& grad_input, const at::Tensor& grad_bias) {
     return {
         wanted[0] ? grad_input : at::Tensor(), wanted[1] ? grad_bias : at::Tensor(),
@@ -79,7 +80,7 @@ auto node_of(const at::Tensor& input, const BiasLeakyReLUArguments& arguments) {
       input, or_undefined(arguments.bias), or_undefined(arguments.residual));
 }
 
-/// The residual in input's shape and dtype, differentiably.
+/// The residual in input's dtype and shape, by differentiable ops.
 std::optional<at::Tensor> fitted_residual(const at::Tensor& input, const BiasLeakyReLUArguments& arguments) {
   if (!arguments.residual.has_value()) {
     return std::nullopt;
@@ -147,7 +148,7 @@ std::tuple<at::Tensor, at::Tensor> bias_leaky_relu_forward_autograd(
   return arguments.redispatch(ops::bias_leaky_relu_forward(), keys & c10::after_autograd_keyset, input);
 }
 
-/// Everything autograd refuses is refused before a byte is overwritten.
+/// Raises autograd's errors before any byte is overwritten.
 void check_inplace(const at::Tensor& input, const BiasLeakyReLUArguments& arguments) {
   torch::autograd::check_inplace(
       input,
@@ -185,7 +186,7 @@ at::Tensor bias_leaky_relu_forward_autograd_(
   return arguments.redispatch(ops::bias_leaky_relu_forward_(), keys & c10::after_autograd_keyset, input);
 }
 
-/// A derivative of this derivative is ATen's: a product and a sum.
+/// To be differentiated itself, the backward runs as ATen ops: a product and a sum.
 std::tuple<at::Tensor, at::Tensor> bias_leaky_relu_backward_autograd(
     c10::DispatchKeySet keys,
     const at::Tensor& grad_output,

@@ -1,5 +1,5 @@
 #pragma once
-// The node of bias_leaky_relu in autograd's graph.
+// The autograd node of bias_leaky_relu.
 
 #include <typeinfo>
 

@@ -1,5 +1,5 @@
 #pragma once
-// Who else sees a call before its kernel does: transforms, tracers, subclasses and modes.
+// What intercepts a call before its kernel runs: transforms, tracers, subclasses and modes.
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
@@ -8,7 +8,7 @@
 namespace leakyrelu_ext {
 
 inline bool functorch_active() {
-  // Not functorchTLSAccessor(): that stays set after a thread's first transform; this key is there only during one.
+  // Not functorchTLSAccessor(): it stays set after a thread's first transform. This key is included only during one.
   return c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
 }
 
@@ -16,7 +16,7 @@ inline bool mode_active() {
   return c10::impl::TorchDispatchModeTLS::any_modes_set();
 }
 
-/// A TorchDispatchMode is active that records calls rather than runs them: FakeTensorMode, make_fx, AOTAutograd.
+/// True under a TorchDispatchMode that records calls instead of running them: FakeTensorMode, make_fx, AOTAutograd.
 inline bool recorder_active() {
   using Modes = c10::impl::TorchDispatchModeTLS;
   using Key = c10::impl::TorchDispatchModeKey;
@@ -25,19 +25,19 @@ inline bool recorder_active() {
        Modes::get_mode(Key::FUNCTIONAL).has_value());
 }
 
-/// A TorchDispatchMode is active under which calls run: a counter, a logger, selective checkpointing. What is saved for the
-/// backward must be the same with it and without: non-reentrant checkpointing compares the two.
+/// True under a TorchDispatchMode that lets calls run: a counter, a logger, selective checkpointing. With and without
+/// it, the same tensors must be saved for the backward: non-reentrant checkpointing compares them.
 inline bool observer_active() {
   return mode_active() && !recorder_active();
 }
 
-/// Hides calls from modes.
+/// Hides calls from modes while it exists.
 struct UnobservedGuard {
   c10::impl::ExcludeDispatchKeyGuard guard{
       c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot})};
 };
 
-/// A subclass that intercepts ops knows ATen's; under AOTAutograd's tracing an op stays one op.
+/// True for a subclass that intercepts ops: it knows only ATen's. False while AOTAutograd traces: ops stay whole.
 inline bool intercepts(const at::Tensor& tensor) {
   return tensor.unsafeGetTensorImpl()->is_python_dispatch() && !recorder_active();
 }

@@ -1,4 +1,5 @@
-// Derivatives and version counters of the ops (dispatch keys Autograd and ADInplaceOrView). Schemas: ../ops.cpp.
+// Autograd of the leaky_relu ops: derivatives (key Autograd) and version counters (key ADInplaceOrView).
+// Schemas: ../ops.cpp.
 
 #include <ATen/ops/leaky_relu.h>
 #include <ATen/ops/leaky_relu_backward.h>
@@ -16,7 +17,7 @@ namespace {
 
 using torch::autograd::variable_list;
 
-/// The backward under a mode that only looks on: it is shown aten's op, of a tensor that has the input's signs.
+/// The backward under an observer mode: the mode sees aten's op, called on a tensor with the input's signs.
 template <class Node>
 at::Tensor observed_backward(
     const at::Tensor& grad_output, const at::Tensor& mask, double negative_slope, const OutputStrides& output_strides) {
@@ -44,7 +45,7 @@ at::Tensor observed_backward(
   return grad_input;
 }
 
-/// Forward and backward alike are linear once the mask is given: the node of both.
+/// The node of forward and backward: once the mask is given, both are linear.
 template <NodeKind kind>
 struct LeakyReLUNode final : MaskNode<LeakyReLUNode<kind>, std::tuple<double>> {
   using Settings = std::tuple<double>;
@@ -78,10 +79,10 @@ struct LeakyReLUNode final : MaskNode<LeakyReLUNode<kind>, std::tuple<double>> {
 
 using LeakyReLUBackward = LeakyReLUNode<NodeKind::ours>;
 
-/// What modes that look on are shown of a recorded call: the op with a mask, or aten's.
+/// The op that observer modes see for a recorded call: ours, with a mask, or aten's.
 enum class Shown { op, aten };
 
-/// The mask alone, unseen by modes.
+/// Returns only the mask; modes do not see the call.
 at::Tensor unobserved_mask(const at::Tensor& input, double negative_slope) {
   const UnobservedGuard unobserved;
   return std::get<1>(ops::leaky_relu_forward().call(input, negative_slope));
@@ -152,7 +153,7 @@ std::tuple<at::Tensor, at::Tensor> leaky_relu_forward_autograd(
 }
 
 at::Tensor& leaky_relu_autograd_(c10::DispatchKeySet keys, at::Tensor& input, double negative_slope) {
-  // Everything autograd refuses is refused before a byte is overwritten.
+  // Raise autograd's errors before any byte is overwritten.
   torch::autograd::check_inplace(input, torch::autograd::compute_requires_grad(input));
   switch (route(input)) {
     case Route::record:

@@ -1,5 +1,5 @@
 #pragma once
-// Autograd nodes that keep a mask. For the kernels of the Autograd key.
+// Autograd nodes that save a mask, for the kernels of the Autograd key.
 
 #include <c10/util/strides.h>
 #include <torch/csrc/autograd/saved_variable.h>
@@ -17,23 +17,22 @@
 
 namespace leakyrelu_ext {
 
-/// The strides that a mask is for; nullopt: contiguous.
+/// The strides of the dense tensor that a mask is for; nullopt: contiguous.
 using OutputStrides = std::optional<std::vector<c10::SymInt>>;
 
 inline at::OptionalSymIntArrayRef as_ref(const OutputStrides& strides) {
   return strides.has_value() ? at::OptionalSymIntArrayRef(*strides) : at::OptionalSymIntArrayRef();
 }
 
-/// Of each input of a node, whether anybody asks for its gradient.
+/// For each input of a node, whether its gradient is needed.
 using Wanted = std::bitset<3>;
 
-/// What the nodes have in common.
 struct SavesMask : torch::autograd::Node {
   torch::autograd::SavedVariable mask;
 
   virtual double negative_slope() const = 0;
 
-  /// Without the node's lock, as PyTorch's own getters: apply holds it while hooks in Python run.
+  /// Like PyTorch's own getters, does not take the node's lock: apply holds it while hooks in Python run.
   at::Tensor saved_mask() const {
     return mask.unpack();
   }
@@ -44,12 +43,12 @@ struct SavesMask : torch::autograd::Node {
   }
 };
 
-/// The node behind an op that is linear once its mask is given. A Node as PyTorch generates them for its own ops;
+/// The node of an op that is linear once its mask is given. It derives from Node, as PyTorch's generated nodes do:
 /// torch::autograd::Function costs a small tensor a quarter more time (forward and backward).
 ///
-/// Derived supplies kName, Settings (a std::tuple of what compiled autograd can pack; negative_slope is the first),
-///   static variable_list grads(grad_output, mask, Settings, OutputStrides, wanted): the gradients, differentiable themselves;
-///   static variable_list grads_in_place(grad_output, mask, Settings, wanted): the same in grad_output's memory.
+/// Derived supplies kName, Settings (a std::tuple of types that compiled autograd can pack, negative_slope first),
+///   static variable_list grads(grad_output, mask, Settings, OutputStrides, wanted): differentiable gradients;
+///   static variable_list grads_in_place(grad_output, mask, Settings, wanted): the same, in grad_output's memory.
 template <class Derived, class SettingsTuple>
 struct MaskNode : SavesMask {
   using Settings = SettingsTuple;
@@ -77,7 +76,7 @@ struct MaskNode : SavesMask {
     return Derived::grads(grad_output, bits, settings, output_strides, wanted());
   }
 
-  // Compiled autograd: what apply depends on, and apply as a function of it.
+  // Compiled autograd: everything that apply depends on, and apply as a function of it.
   void compiled_args(torch::dynamo::autograd::CompiledNodeArgs& args) const override {
     args.collect(mask, /*is_output=*/false);
     std::apply([&](const auto&... setting) { (args.collect(setting), ...); }, settings);
@@ -131,13 +130,13 @@ struct MaskNode : SavesMask {
     return result;
   }
 
-  /// True if the gradient of the input may take grad_output's memory: it has just the layout wanted, nobody else will read it,
-  /// and no derivative of this derivative is being recorded.
+  /// True if the gradient of the input may overwrite grad_output: grad_output has exactly the wanted layout, nobody
+  /// else will read it, and no second derivative is being recorded.
   bool may_overwrite(const at::Tensor& grad_output) const {
     if (at::GradMode::is_enabled() || functorch_active() || mode_active() || !is_sole_owner(grad_output)) {
       return false;
     }
-    // Exactly, also where a size is 1: the result's strides must not depend on who else looks at the gradient.
+    // Strides must be equal even where a size is 1: the result's must not depend on who else holds the gradient.
     return output_strides.has_value()
         ? grad_output.sym_strides() == c10::SymIntArrayRef(*output_strides)
         : grad_output.strides() == at::IntArrayRef(c10::contiguous_strides(grad_output.sizes()));
@@ -154,7 +153,7 @@ struct MaskNode : SavesMask {
   }
 };
 
-/// A node that leads on to the inputs' history; made before an in-place op changes that history.
+/// Makes a node with edges to the inputs' history. Call it before an in-place op changes that history.
 template <class Node, typename... Inputs>
 NodePtr<Node> node_for(const typename Node::Settings& settings, const Inputs&... inputs) {
   auto node = make_node<Node>();

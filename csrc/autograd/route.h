@@ -1,5 +1,5 @@
 #pragma once
-// Which way a call takes. For the kernels of the Autograd key.
+// How a kernel of the Autograd key handles a call.
 
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/VariableTypeUtils.h>
@@ -9,9 +9,9 @@
 namespace leakyrelu_ext {
 
 enum class Route {
-  below,  // no derivative wanted: the op itself, without a mask
+  below,  // no derivative needed: the op itself, without a mask
   record, // record a node
-  aten,   // transforms that a node in C++ does not support, and devices without kernels of ours
+  aten,   // ATen ops, for transforms that a C++ node does not support and devices without native kernels
 };
 
 inline bool has_native_kernel(const at::Tensor& tensor) {
@@ -24,7 +24,7 @@ inline bool has_native_kernel(const at::Tensor& tensor) {
   return supported && tensor.layout() == at::kStrided && !tensor.is_nested();
 }
 
-/// Of a call on these tensors, of which those not given are undefined. The first decides on the device.
+/// The route of a call on these tensors; optional ones may be undefined. The first one's device and layout count.
 template <typename... Others>
 Route route(const at::Tensor& tensor, const Others&... others) {
   if (functorch_active() || torch::autograd::isFwGradDefined(tensor) ||

@@ -1,5 +1,5 @@
 #pragma once
-// When a gradient's memory may be overwritten with what becomes of it.
+// Decides whether a gradient's memory may be reused for the gradient computed from it.
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/Allocator.h>
@@ -9,14 +9,14 @@
 
 namespace leakyrelu_ext {
 
-/// True if nobody else can ever look into the tensor's memory: the caller holds the only reference, strong or weak, to a plain
-/// CPU tensor that is all there is in memory of its own.
+/// True if nobody else can read the tensor's memory: the caller holds the only reference, strong or weak, to a plain
+/// CPU tensor that fills its own storage.
 ///
-/// Every other holder shows in the reference counts: the caller of backward(), torch.autograd.grad's captures, hooks, other
-/// branches, views and aliases, tracers. So does Python: a tensor that it has seen once (any hook, any backward in Python) has an
-/// object there, which counts as a reference.
+/// All other holders show in the reference counts: the caller of backward(), captures of torch.autograd.grad, hooks,
+/// other branches, views and aliases, tracers. A tensor that Python code has held (in any hook, in any backward in
+/// Python) has a Python object, which counts as a reference.
 ///
-/// Not on CUDA: a kernel queued on another stream may still read what no tensor refers to any more.
+/// Always false on CUDA: a kernel queued on another stream may still read memory that no tensor refers to any more.
 inline bool is_sole_owner(const at::Tensor& tensor) {
   if (!tensor.defined() || !is_uniquely_owned(tensor)) {
     return false;
@@ -34,7 +34,7 @@ inline bool is_sole_owner(const at::Tensor& tensor) {
   if (!is_uniquely_owned(storage) || storage.nbytes() != static_cast<size_t>(tensor.numel()) * tensor.itemsize()) {
     return false;
   }
-  // Memory from elsewhere (NumPy, DLPack, shared memory, copy-on-write) has an owner that these counts do not show.
+  // External memory (NumPy, DLPack, shared memory, copy-on-write) has an owner that these counts do not show.
   const c10::Allocator* allocator = storage.allocator();
   return allocator != nullptr && allocator->raw_deleter() != nullptr &&
       storage.data_ptr().get_deleter() == allocator->raw_deleter();

@@ -1,4 +1,4 @@
-// bias_leaky_relu spelled in ATen ops, and the dispatch keys that run it: as leaky_relu.cpp, whose functions this uses.
+// bias_leaky_relu composed of ATen ops, and the dispatch keys that use it; see leaky_relu.cpp.
 
 #include "bias_leaky_relu.h"
 
@@ -33,7 +33,7 @@ at::ScalarType opmath_type(at::ScalarType dtype) {
   return c10::promoteTypes(dtype, at::kFloat);
 }
 
-/// gain * leaky_relu(input + bias + residual), in opmath; and the sum.
+/// Returns gain * leaky_relu(sum) and sum = input + bias + residual, both in opmath.
 std::tuple<at::Tensor, at::Tensor> activated(const Promoted& operands, const BiasLeakyReLUArguments& arguments) {
   const auto& bias = arguments.bias;
   const auto opmath = opmath_type(operands.input.scalar_type());
@@ -50,11 +50,11 @@ std::tuple<at::Tensor, at::Tensor> activated(const Promoted& operands, const Bia
   return {arguments.gain == 1 ? value : value.mul(arguments.gain), sum};
 }
 
-/// Clamped and dropped, and where a gradient passes.
+/// Returns the value after clamp and dropout, and where a gradient passes.
 std::tuple<at::Tensor, at::Tensor> clamped_and_dropped(at::Tensor value, const BiasLeakyReLUSettings& settings) {
   at::Tensor passed = at::full_like(value, 1, value.options().dtype(at::kBool));
   if (settings.clamp.has_value()) {
-    // at::clamp refuses a bound that float32 does not hold, and it would bound nothing.
+    // at::clamp raises for a bound beyond float32's range. Such a bound has no effect: use infinity.
     const double largest =
         value.scalar_type() == at::kDouble ? std::numeric_limits<double>::max() : std::numeric_limits<float>::max();
     const double bound = *settings.clamp <= largest ? *settings.clamp : std::numeric_limits<double>::infinity();
@@ -62,7 +62,7 @@ std::tuple<at::Tensor, at::Tensor> clamped_and_dropped(at::Tensor value, const B
     value = at::clamp(value, -bound, bound);
   }
   if (settings.dropout_p > 0) {
-    // Not full_like: within vmap(randomness="same") what is drawn must not be batched.
+    // Not full_like: under vmap(randomness="same") the random tensor must not be batched.
     const at::Tensor kept =
         at::bernoulli(at::full_symint(value.sym_sizes(), 1 - settings.dropout_p, value.options())).to(at::kBool);
     passed = passed.logical_and(kept);
@@ -135,7 +135,7 @@ std::tuple<at::Tensor, at::Tensor> bias_leaky_relu_backward(
   const double factor = gain * BiasLeakyReLUSettings{negative_slope, gain, std::nullopt, dropout_p}.dropout_scale();
   at::Tensor grad = grad_output.to(opmath_type(grad_output.scalar_type()));
   grad = factor == 1 ? grad : grad.mul(factor);
-  // leaky_relu_backward is an op of ours, with a derivative of its own and kernels; a subclass that intercepts ops knows ATen's.
+  // Our leaky_relu_backward has a derivative and kernels, but a subclass that intercepts ops knows only ATen's.
   const at::Tensor positive = mask.slice_symint(0, 0, bytes);
   grad = grad.unsafeGetTensorImpl()->is_python_dispatch()
       ? composite::leaky_relu_backward(grad, positive, negative_slope, output_strides)
@@ -235,7 +235,7 @@ at::Tensor bias_leaky_relu_backward_functionalized_(
   return functionalization::to_functional_tensor(std::get<1>(results));
 }
 
-/// Within vmap, also where no tensor is batched: its rules for random numbers are in PyTorch's own ops.
+/// Runs inside vmap, also if no tensor is batched: for dropout, only PyTorch's own ops follow vmap's randomness rules.
 template <const auto& (*op)(), auto composite, typename Input, typename Result>
 Result in_vmap(Input input, const BiasLeakyReLUArguments& arguments) {
   if (arguments.dropout_p > 0) {
@@ -286,7 +286,7 @@ TORCH_LIBRARY_IMPL(leakyrelu_ext, FuncTorchVmapMode, m) {
                ops::bias_leaky_relu_forward_, composite::bias_leaky_relu_forward_, at::Tensor&, at::Tensor>>::call)));
 }
 
-// As leaky_relu_forward_ in leaky_relu.cpp: the op writes one tensor and returns another.
+// See leaky_relu_forward_ in leaky_relu.cpp: the op writes one tensor and returns another.
 TORCH_LIBRARY_IMPL(leakyrelu_ext, Negative, m) {
   m.impl("bias_leaky_relu_forward_", TORCH_FN(Unpacked<composite::bias_leaky_relu_forward_>::call));
   m.impl("bias_leaky_relu_backward_", TORCH_FN(bias_leaky_relu_backward_by_aten_));

@@ -1,5 +1,5 @@
 #pragma once
-// bias_leaky_relu spelled in ATen ops: for transforms, for tracers and for devices without kernels of ours.
+// bias_leaky_relu composed of ATen ops, for transforms, tracers and devices without native kernels.
 
 #include <ATen/core/Tensor.h>
 

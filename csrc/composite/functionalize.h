@@ -1,5 +1,5 @@
 #pragma once
-// In-place ops under functionalization, where a written tensor gets another value instead.
+// In-place ops under functionalization, which gives a written tensor a new value instead.
 
 #include <ATen/FunctionalTensorWrapper.h>
 
@@ -9,7 +9,7 @@ namespace leakyrelu_ext {
 
 namespace functionalization = at::functionalization::impl;
 
-/// The tensor below functionalization.
+/// The tensor inside a functional wrapper; any other tensor as it is.
 inline at::Tensor plain_value(const at::Tensor& tensor) {
   if (!tensor.defined() || !functionalization::isFunctionalTensor(tensor)) {
     return tensor;
@@ -18,8 +18,8 @@ inline at::Tensor plain_value(const at::Tensor& tensor) {
   return functionalization::from_functional_tensor(tensor);
 }
 
-/// Runs `op` below functionalization and makes its first result the new value of `input`, as PyTorch generates it for its
-/// own in-place ops.
+/// Runs `op` below functionalization and makes its first result the new value of `input`, like PyTorch's generated
+/// in-place ops.
 template <typename Op>
 auto replace_value(at::Tensor& input, const Op& op) {
   functionalization::sync(input);

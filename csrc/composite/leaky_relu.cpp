@@ -1,4 +1,4 @@
-// The ops spelled in ATen ops, and the dispatch keys that run them: devices without kernels of ours
+// The leaky_relu ops composed of ATen ops, and the dispatch keys that use them: devices without native kernels
 // (CompositeExplicitAutograd), vmap (FuncTorchBatched), functionalization (Functionalize) and lazy negation (Negative).
 
 #include "leaky_relu.h"
@@ -63,7 +63,7 @@ at::Tensor unpack_mask(const at::Tensor& mask, c10::SymIntArrayRef sizes, at::Op
 
 at::Tensor& leaky_relu_(at::Tensor& input, const at::Scalar& negative_slope) {
   check_not_inference(input);
-  // ATen's own in-place op recovers the input's sign from its output, and so refuses other slopes in the backward.
+  // ATen's in-place op infers the input's sign from its output, so its backward refuses negative slopes.
   const bool recoverable = !negative_slope.isSymbolic() && negative_slope.toDouble() >= 0;
   return recoverable ? at::leaky_relu_(input, negative_slope)
                      : input.copy_(at::leaky_relu(input.clone(), negative_slope));
@@ -164,8 +164,8 @@ TORCH_LIBRARY_IMPL(leakyrelu_ext, FuncTorchBatched, m) {
   register_composites(m);
 }
 
-// A tensor with the negative bit (the imaginary part of a lazy conjugate). PyTorch's fallback for those serves the other ops;
-// of an op that writes it expects the written tensor back, and this one returns the mask.
+// For tensors with the negative bit (the imaginary part of a lazy conjugate). PyTorch's fallback for those serves the
+// other ops, but it expects a writing op to return the written tensor; this one returns the mask.
 TORCH_LIBRARY_IMPL(leakyrelu_ext, Negative, m) {
   m.impl("leaky_relu_forward_", TORCH_FN(composite::leaky_relu_forward_));
 }

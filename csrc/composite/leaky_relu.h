@@ -1,5 +1,5 @@
 #pragma once
-// The ops spelled in ATen ops: for transforms, for tracers and for devices without kernels of ours.
+// The leaky_relu ops composed of ATen ops, for transforms, tracers and devices without native kernels.
 
 #include <ATen/core/Tensor.h>
 
@@ -7,7 +7,7 @@
 
 namespace leakyrelu_ext::composite {
 
-/// In place like at::leaky_relu_, but differentiable with any slope.
+/// Like at::leaky_relu_, but differentiable with any slope.
 at::Tensor& leaky_relu_(at::Tensor& input, const at::Scalar& negative_slope);
 
 std::tuple<at::Tensor, at::Tensor> leaky_relu_forward(const at::Tensor& input, double negative_slope);
@@ -22,10 +22,10 @@ at::Tensor leaky_relu_backward(
 
 void leaky_relu_backward_(at::Tensor& grad_output, const at::Tensor& mask, double negative_slope);
 
-/// One bit per element, in the memory order that `strides` describe.
+/// Packs one bit per element, in the memory order that `strides` describe.
 at::Tensor pack_mask(const at::Tensor& bits, c10::SymIntArrayRef strides);
 
-/// The mask as a bool tensor of shape `sizes`, whose memory order is that of `strides`; nullopt: contiguous.
+/// Unpacks a mask into a bool tensor of shape `sizes`. `strides` describe its memory order; nullopt: contiguous.
 at::Tensor unpack_mask(const at::Tensor& mask, c10::SymIntArrayRef sizes, at::OptionalSymIntArrayRef strides);
 
 } // namespace leakyrelu_ext::composite
