@@ -1,4 +1,4 @@
-// The choice of the instruction-set tier.
+// Chooses the instruction-set tier.
 
 #include "active_tier.h"
 
@@ -12,7 +12,7 @@
 namespace leakyrelu_ext::cpu {
 namespace {
 
-/// The tiers that this CPU has and at::get_cpu_capability() allows, worst first.
+/// The tiers that this CPU has and at::get_cpu_capability() allows, best last.
 std::vector<const Tier*> available_tiers() {
   std::vector<const Tier*> tiers{&generic_tier()};
 #if defined(LEAKYRELU_EXT_X86_TIERS)

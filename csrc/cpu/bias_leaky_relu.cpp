@@ -1,4 +1,5 @@
-// bias_leaky_relu on the CPU. Schemas: ../ops.cpp. Arithmetic of one element: ../element/activation.h. Inner loops: loops/<tier>.cpp.
+// bias_leaky_relu on the CPU. Schemas: ../ops.cpp. Arithmetic of one element: ../element/activation.h.
+// Inner loops: loops/<tier>.cpp.
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Dispatch.h>
@@ -20,7 +21,7 @@ using cpu::kPiece;
 using cpu::PerChannel;
 using cpu::Stores;
 
-/// A tensor's elements in the memory order of a dense one.
+/// Reads a tensor's elements in a dense memory order.
 template <typename T>
 class Operand {
  public:
@@ -34,7 +35,7 @@ class Operand {
     return !order_.has_value();
   }
 
-  /// [begin, begin + n) of them. scratch: kPiece elements, used unless direct().
+  /// Elements [begin, begin + n). `scratch` has room for kPiece elements; it is used unless direct().
   const T* piece(const cpu::Loops<T>& loops, int64_t begin, int64_t n, T* scratch) const {
     if (direct()) {
       return data_ + begin;
@@ -45,10 +46,10 @@ class Operand {
 
  private:
   const T* data_;
-  std::optional<StridedOrder> order_; // if not the dense one
+  std::optional<StridedOrder> order_; // set if it is not the dense order
 };
 
-/// The bits of the elements that dropout keeps.
+/// Draws which elements dropout keeps, as bits.
 class Dropout {
  public:
   explicit Dropout(double p) : wanted_(p > 0), threshold_(keep_threshold(p)) {
@@ -64,7 +65,7 @@ class Dropout {
     return wanted_;
   }
 
-  /// bits: of kPiece elements. `begin` is a multiple of kDropoutSpan; nullptr if there is no dropout.
+  /// Fills `bits` (room for kPiece elements) from element `begin` on, a multiple of kDropoutSpan. nullptr: no dropout.
   template <typename T>
   const uint8_t* bits(const cpu::Loops<T>& loops, int64_t begin, int64_t n, uint8_t* bits) const {
     if (!wanted_) {
@@ -85,7 +86,7 @@ class Dropout {
   uint64_t seed_ = 0;
 };
 
-/// Streaming needs every run's results aligned.
+/// Streaming stores need the results of every run to be aligned.
 template <typename T>
 Stores stores_for(const T* out, int64_t numel, const cpu::ChannelLayout* layout, const Channels& channels) {
   const bool aligned = layout == nullptr || layout->way() != cpu::ChannelLayout::Way::kRows || channels.count == 1 ||
@@ -105,7 +106,7 @@ struct BiasLeakyReLUCpu {
       const auto constants = constants_as<scalar_t>(call.settings);
       const int64_t numel = call.output.numel();
       const auto strides = dense_strides(call.output);
-      // The output first: in place on a copy-on-write tensor this moves the data.
+      // The output's pointer first: in place, this moves copy-on-write data.
       auto* out = call.output.mutable_data_ptr<scalar_t>();
       const Operand<scalar_t> input(call.input, strides);
       const bool with_residual = call.residual != nullptr, with_bias = call.bias != nullptr;
@@ -126,12 +127,12 @@ struct BiasLeakyReLUCpu {
         alignas(64) opmath bias_scratch[kPiece];
         alignas(64) uint8_t kept_scratch[kPiece / kMaskBits];
         const int64_t end = begin + n;
-        while (begin < end) { // a piece, for which gathered values and random bits are made
+        while (begin < end) { // one piece: gather values and draw random bits
           const int64_t piece = whole ? end - begin : std::min(kPiece, end - begin);
           const scalar_t* from = input.piece(loops, begin, piece, input_scratch);
           const scalar_t* other = with_residual ? residual.piece(loops, begin, piece, residual_scratch) : nullptr;
           const uint8_t* kept = dropout.bits(loops, begin, piece, kept_scratch);
-          for (int64_t at = 0; at < piece;) { // a run, for which the bias is at hand
+          for (int64_t at = 0; at < piece;) { // one run: call the loop
             const int64_t first = begin + at;
             const auto run = with_bias ? layout.run(first, piece - at) : cpu::ChannelLayout::Run{piece, 0};
             const opmath* values = with_bias ? bias.values(first, run, bias_scratch) : nullptr;
@@ -168,10 +169,10 @@ struct BiasLeakyReLUCpu {
           : stores_for(out, numel, with_bias ? &layout : nullptr, call.channels);
       const auto loop =
           loops.bias_leaky_relu_backward[static_cast<int>(with_bias ? layout.kind() : PerChannel::kNone)][with_passed];
-      // Sums are cut at every piece, whatever the gradient's layout.
+      // With a bias, sums are cut at every piece, so their order does not depend on the gradient's layout.
       const bool whole = grad_output.direct() && out != nullptr && !with_bias;
-      // A thread's sums are its own, and added up in the threads' order: the same for the same shape and number of threads.
-      // Together they are no more than there are elements.
+      // Each thread has its own sums, added up in thread order: the result is the same for the same shape and number of
+      // threads. There are no more sums than elements.
       const int64_t count = with_bias ? layout.count() : 0;
       const int64_t most_threads = at::get_num_threads();
       const int64_t threads = with_bias ? std::clamp<int64_t>(numel / count, 1, most_threads) : most_threads;

@@ -1,9 +1,10 @@
 #pragma once
 // Per-channel values (a bias, or the sums that become its gradient) along the elements of a dense tensor.
 //
-// Three ways, by the channels' layout. kRows: channels are long enough runs of whole mask bytes (contiguous images), each with one
-// value. kTable: the channels repeat after few elements (channels_last, [N, C]), and a table holds them once more than that,
-// so that a run may begin at any of them. kSpread: neither; the values of a piece are written out for each of its elements.
+// Three ways, by the channels' layout. kRows: each channel is a long run of whole mask bytes (contiguous images) with
+// one value. kTable: the channels repeat after few elements (channels_last, [N, C]); a table holds one period and a
+// piece more, so that a run may begin anywhere in the period. kSpread: otherwise; values are written out for each
+// element of a piece.
 
 #include <c10/util/SmallVector.h>
 
@@ -16,7 +17,7 @@
 
 namespace leakyrelu_ext::cpu {
 
-/// Elements of a piece at most, where something is prepared for a piece.
+/// The maximum size of a piece, the unit in which scratch data is prepared.
 constexpr int64_t kPiece = 2048;
 
 class ChannelLayout {
@@ -51,10 +52,10 @@ class ChannelLayout {
     return table_size_;
   }
 
-  /// Elements that one call of a loop may take.
+  /// Consecutive elements for one call of a loop.
   struct Run {
     int64_t n;
-    int64_t index; // kRows: the channel; kTable: of the first element in the table
+    int64_t index; // kRows: the channel; kTable: the first element's place in the table
   };
 
   Run run(int64_t begin, int64_t left) const {
@@ -71,7 +72,7 @@ class ChannelLayout {
     return {std::min((row + 1) * channels_.inner - begin, left), row % channels_.count};
   }
 
-  /// Calls each(channel, first, n) for the runs of one channel in [begin, begin + n), first counting from begin.
+  /// Calls each(channel, first, n) for each run of one channel in [begin, begin + n); `first` counts from begin.
   template <typename Each>
   void for_each_channel(int64_t begin, int64_t n, const Each& each) const {
     int64_t channel = begin / channels_.inner % channels_.count;
@@ -92,7 +93,6 @@ class ChannelLayout {
   int64_t table_size_ = 0;
 };
 
-/// The bias for each run.
 template <typename opmath>
 class BiasRuns {
  public:
@@ -103,7 +103,7 @@ class BiasRuns {
     }
   }
 
-  /// scratch: kPiece values.
+  /// `scratch` has room for kPiece values.
   const opmath* values(int64_t begin, ChannelLayout::Run run, opmath* scratch) const {
     switch (layout_.way()) {
       case ChannelLayout::Way::kRows:
@@ -129,7 +129,7 @@ class BiasRuns {
   c10::SmallVector<opmath, kPiece> table_;
 };
 
-/// One thread's sums by channel, of what the loops add up in the kernel's precision: in double.
+/// One thread's sums per channel, in double. The loops add up parts of them in the kernel's precision.
 template <typename T>
 class ChannelSums {
  public:
@@ -144,12 +144,12 @@ class ChannelSums {
     }
   }
 
-  /// Where the loop is to add a run.
+  /// Where the loop adds a run's values.
   opmath* values(ChannelLayout::Run run) {
     return values_.data() + (layout_.way() == ChannelLayout::Way::kTable ? run.index : 0);
   }
 
-  /// After each run.
+  /// Call it after each run.
   void take(int64_t begin, ChannelLayout::Run run) {
     switch (layout_.way()) {
       case ChannelLayout::Way::kRows:
@@ -167,7 +167,7 @@ class ChannelSums {
     }
   }
 
-  /// After the last.
+  /// Call it after the last run.
   void finish() {
     if (layout_.way() == ChannelLayout::Way::kTable) {
       flush();
@@ -175,7 +175,7 @@ class ChannelSums {
   }
 
  private:
-  // So many values at most are summed in the kernel's precision.
+  // At most this many values of a table entry are summed in the kernel's precision.
   static constexpr int kRunsPerFlush = 64;
 
   void flush() {

@@ -25,11 +25,12 @@ namespace {
 
 #ifdef __linux__
 
-constexpr size_t kHugePage = size_t{2} << 20; // of x86-64, and of aarch64 with 4 KiB pages
-/// The smallest block that is sure to hold a whole huge page; a fresh one of this size is written in 0.26 instead of 1.09 ms.
+constexpr size_t kHugePage = size_t{2} << 20; // on x86-64, and on aarch64 with 4 KiB pages
+/// The smallest block that always contains a whole huge page; writing a fresh one takes 0.26 instead of 1.09 ms.
 constexpr size_t kAdvisedBytes = 2 * kHugePage;
-/// Blocks that begin at a huge page have no small ones at their ends: a tenth of the time of a fresh output of 64 MiB. Below this
-/// size, the ceiling of its dynamic M_MMAP_THRESHOLD, glibc cuts blocks out of the heap, and an alignment would leave holes.
+/// From this size on, blocks begin at a huge page: without small pages at its ends, a fresh output of 64 MiB takes a
+/// tenth less time. Below it, the ceiling of its dynamic M_MMAP_THRESHOLD, glibc uses the heap, where alignment would
+/// leave holes.
 constexpr size_t kAlignedBytes = size_t{32} << 20;
 
 bool huge_pages_wanted() {
@@ -37,7 +38,7 @@ bool huge_pages_wanted() {
     std::string setting = std::getenv("LEAKYRELU_EXT_HUGE_PAGES") ? std::getenv("LEAKYRELU_EXT_HUGE_PAGES") : "";
     std::transform(setting.begin(), setting.end(), setting.begin(), [](unsigned char c) { return std::tolower(c); });
     return setting != "0" && setting != "false" && setting != "no" &&
-        setting != "off"; // as LEAKYRELU_EXT_REQUIRE_NATIVE
+        setting != "off"; // as for LEAKYRELU_EXT_REQUIRE_NATIVE
   }();
   return wanted;
 }
@@ -47,15 +48,15 @@ uintptr_t page_size() {
   return size;
 }
 
-/// True if the page has memory behind it: nobody will be zeroing it, in the caches, before the first store.
+/// True if the page is backed by memory. If not, the first store makes the kernel zero it in the caches.
 bool is_resident(uintptr_t address) {
   unsigned char resident = 0;
   return mincore(reinterpret_cast<void*>(address / page_size() * page_size()), 1, &resident) == 0 &&
       (resident & 1) != 0;
 }
 
-/// Large blocks, of which the kernel is told that they are worth huge pages. Not on top of PyTorch's own allocator: what that one
-/// frees must come from it (on aarch64 it is mimalloc), and it cannot align to huge pages.
+/// Allocates large blocks and asks the kernel for huge pages. Not built on PyTorch's own allocator: it frees only its
+/// own blocks (on aarch64 it is mimalloc), and cannot align to huge pages.
 struct HugePageAllocator final : c10::Allocator {
   c10::DataPtr allocate(size_t nbytes) override {
     void* data = allocate_aligned(c10::gAlignment, nbytes);
@@ -63,8 +64,8 @@ struct HugePageAllocator final : c10::Allocator {
       std::free(data);
       data = allocate_aligned(kHugePage, nbytes);
     }
-    if (nbytes >= kAdvisedBytes) { // else it is storage that was shrunk
-      // Fails where the kernel has no huge pages, and then they are not missed.
+    if (nbytes >= kAdvisedBytes) { // smaller only if a storage is resized
+      // Fails where the kernel has no huge pages, which does no harm.
       const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + page_size() - 1) / page_size() * page_size();
       const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + nbytes) / page_size() * page_size();
       if (madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE) == 0) {
@@ -101,8 +102,8 @@ struct HugePageAllocator final : c10::Allocator {
   }
 };
 
-/// The size of the third-level cache that a core reaches. Not sysconf(_SC_LEVEL3_CACHE_SIZE): glibc's is that of a whole socket
-/// on some processors.
+/// The size of the L3 cache that one core can use. Not sysconf(_SC_LEVEL3_CACHE_SIZE): on some processors glibc returns
+/// the size of a whole socket.
 size_t level3_bytes() {
   static const size_t bytes = [] {
     std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index3/size");
@@ -113,7 +114,7 @@ size_t level3_bytes() {
   return bytes;
 }
 
-/// LEAKYRELU_EXT_STREAM_BYTES, 0 without.
+/// LEAKYRELU_EXT_STREAM_BYTES, or 0 if it is not set.
 size_t wished_streaming_bytes() {
   static const size_t bytes = [] {
     const char* wish = std::getenv("LEAKYRELU_EXT_STREAM_BYTES");
@@ -131,8 +132,8 @@ size_t wished_streaming_bytes() {
   return bytes;
 }
 
-/// Bytes of results that do not fit into the caches anyway. A machine has a third-level cache for every eight cores, or for more;
-/// a virtual one may report what it shares with others.
+/// Results of this size do not fit into the caches anyway. One L3 cache per eight threads: a machine has one for eight
+/// cores or more, and a virtual machine may report one that it shares.
 size_t streaming_bytes() {
   const size_t wished = wished_streaming_bytes();
   return wished != 0 ? wished : level3_bytes() * std::max<size_t>(1, at::get_num_threads() / 8);
@@ -146,7 +147,7 @@ at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, at::Sca
 #ifdef __linux__
   const size_t nbytes = at::detail::computeStorageNbytes(sizes, strides, c10::elementSize(dtype));
   const bool default_allocator =
-      c10::GetCPUAllocator() == c10::GetDefaultCPUAllocator(); // who set another wants that one
+      c10::GetCPUAllocator() == c10::GetDefaultCPUAllocator(); // else somebody has set another: use that one
   if (nbytes >= kAdvisedBytes && huge_pages_wanted() && default_allocator) {
     static HugePageAllocator allocator;
     return at::detail::empty_strided_generic(

@@ -1,5 +1,5 @@
 #pragma once
-// Large blocks of memory: where their time goes is page faults and the traffic of stores, not arithmetic.
+// Large blocks of memory: their time goes to page faults and memory traffic, not to arithmetic.
 
 #include <ATen/core/Tensor.h>
 
@@ -7,10 +7,10 @@
 
 namespace leakyrelu_ext::cpu {
 
-/// A new tensor. Large ones ask the kernel for huge pages (LEAKYRELU_EXT_HUGE_PAGES=0: they do not).
+/// Allocates a tensor. Asks the kernel for huge pages for large ones, unless LEAKYRELU_EXT_HUGE_PAGES=0.
 at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, at::ScalarType dtype);
 
-/// Whether results of `nbytes` at `to` had better go past the caches.
+/// Whether results of `nbytes` at `to` should bypass the caches.
 Stores stores_for(const void* to, size_t nbytes);
 
 } // namespace leakyrelu_ext::cpu

@@ -1,4 +1,5 @@
-// Leaky ReLU on the CPU. Schemas: ../ops.cpp. Arithmetic of one element: ../element/activation.h. Inner loops: loops/<tier>.cpp.
+// Leaky ReLU on the CPU. Schemas: ../ops.cpp. Arithmetic of one element: ../element/activation.h.
+// Inner loops: loops/<tier>.cpp.
 
 #include <ATen/Dispatch.h>
 
@@ -27,7 +28,7 @@ struct CpuBackend {
     AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, input.scalar_type(), "leaky_relu", [&] {
       const auto& loops = cpu::active_loops<scalar_t>(input.numel());
       const auto slope = slope_as<scalar_t>(negative_slope);
-      // The output first: in place on a copy-on-write tensor this moves the data.
+      // The output's pointer first: in place, this moves copy-on-write data.
       auto* out = output.mutable_data_ptr<scalar_t>();
       const auto* in = input.const_data_ptr<scalar_t>();
       auto* bits = mask == nullptr ? nullptr : mask->mutable_data_ptr<uint8_t>();

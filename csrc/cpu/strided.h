@@ -1,5 +1,5 @@
 #pragma once
-// Strided memory as pieces of consecutive elements of a dense tensor of the same shape: without a copy of the whole.
+// Reads strided memory in the order of a dense tensor of the same shape, piece by piece, without a copy of the whole.
 
 #include <ATen/Parallel.h>
 #include <c10/util/SmallVector.h>
@@ -20,8 +20,9 @@ inline bool has_rows_of(const StridedOrder& order, size_t itemsize) {
   return inner.stride == 1 && inner.size * itemsize % kRegisterBytes == 0;
 }
 
-/// Calls run(offset, stride, position, rows) for the parts of [begin, begin + n) of the dense order, each of which lies
-/// `stride` apart from `offset` on, or is many such rows rows.input_step apart. position counts from `begin`.
+/// Splits [begin, begin + n) of the dense order into parts and calls run(offset, stride, position, rows) for each. A
+/// part is one row or several, rows.input_step apart, from `offset` on; a row's elements are `stride` apart. `position`
+/// counts from begin.
 template <typename Run>
 void for_each_run(const StridedOrder& order, int64_t begin, int64_t n, const Run& run) {
   const auto dims = order.dims();
@@ -36,7 +37,7 @@ void for_each_run(const StridedOrder& order, int64_t begin, int64_t n, const Run
   const auto& next = dims[dims.size() > 1 ? 1 : 0];
   for (int64_t position = 0; position < n;) {
     const int64_t left = n - position;
-    size_t d = 0; // the dimension in which this part makes steps
+    size_t d = 0; // the dimension along which this part advances
     Rows rows{std::min(inner.size - index[0], left), 1, next.stride, inner.size};
     if (dims.size() > 1 && index[0] == 0 && left >= inner.size) {
       rows.count = std::min(next.size - index[1], left / inner.size);
@@ -54,7 +55,7 @@ void for_each_run(const StridedOrder& order, int64_t begin, int64_t n, const Run
   }
 }
 
-/// The elements [begin, begin + n) of the dense order.
+/// Copies elements [begin, begin + n) of the dense order to consecutive memory.
 template <typename T>
 void gather(const Loops<T>& loops, const T* from, const StridedOrder& order, int64_t begin, int64_t n, T* to) {
   for_each_run(order, begin, n, [&](int64_t offset, int64_t stride, int64_t position, Rows rows) {
@@ -73,9 +74,9 @@ void scatter(const T* from, const StridedOrder& order, int64_t begin, int64_t n,
   });
 }
 
-/// A strided tensor whose innermost dimension in the dense order takes large steps while another one takes none: a transposed
-/// matrix, or channels_last against contiguous. Read along the inner dimension, each cache line would be fetched for one
-/// element at a time; so tiles, a cache line wide, are turned around in the first-level cache.
+/// For a strided tensor whose innermost dimension in the dense order has a large stride while another one has stride 1:
+/// a transposed matrix, or channels_last against contiguous. Reading along the inner dimension would fetch a cache line
+/// for each element, so tiles one cache line wide are transposed in the L1 cache.
 template <typename T>
 class Tiles {
  public:
@@ -97,7 +98,7 @@ class Tiles {
     return lines_.size >= kRows / 2 && inner_.stride >= kRows && inner_.size % kMaskBits == 0;
   }
 
-  /// As parallel_over_strided below.
+  /// See parallel_over_strided below.
   template <typename Work>
   void parallel_over(const T* from, const Work& work) const {
     const int64_t groups = at::divup(lines_.size, kRows);
@@ -133,13 +134,13 @@ class Tiles {
 
  private:
   StridedOrder::Dimension inner_;
-  StridedOrder::Dimension lines_{0, 0, 0}; // along which the strided tensor has no gaps
+  StridedOrder::Dimension lines_{0, 0, 0}; // the one with stride 1
   c10::SmallVector<StridedOrder::Dimension, 5> outer_;
   int64_t outer_count_ = 1;
 };
 
-/// Calls work(values, begin, rows) on several threads, in any order: the elements of the dense order from `begin` (a multiple of
-/// kMaskBits) on, as rows of consecutive values.
+/// Calls work(values, begin, rows) on several threads, in any order. `values`: rows of consecutive elements, those of
+/// the dense order from `begin` on, a multiple of kMaskBits.
 template <typename T, typename Work>
 void parallel_over_strided(const Loops<T>& loops, const T* from, const StridedOrder& order, const Work& work) {
   const auto& inner = order.dims()[0];
@@ -153,7 +154,7 @@ void parallel_over_strided(const Loops<T>& loops, const T* from, const StridedOr
   } else if (const Tiles<T> tiles(order); tiles.worthwhile()) {
     tiles.parallel_over(from, work);
   } else {
-    const bool constant = order.dims().size() == 1 && inner.stride == 0; // the gradient of a sum
+    const bool constant = order.dims().size() == 1 && inner.stride == 0; // as in the gradient of a sum
     parallel_over<T>(order.numel(), [&](int64_t begin, int64_t n) {
       alignas(64) T block[kBlock];
       for (const int64_t first = begin, end = begin + n; begin < end; begin += kBlock) {
@@ -167,7 +168,7 @@ void parallel_over_strided(const Loops<T>& loops, const T* from, const StridedOr
   }
 }
 
-/// As parallel_over_strided, with values that work() overwrites and that go back to where they came from.
+/// Like parallel_over_strided, but work() overwrites the values, and they are written back to where they came from.
 template <typename T, typename Work>
 void parallel_over_strided_in_place(const Loops<T>& loops, T* data, const StridedOrder& order, const Work& work) {
   if (has_rows_of(order, sizeof(T))) {

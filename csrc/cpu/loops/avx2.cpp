@@ -69,7 +69,7 @@ struct FloatLanes {
     return _mm256_cmp_ps(magnitude, _mm256_set1_ps(bound), _CMP_LE_OQ);
   }
   static Register clamp(Register r, float bound) {
-    // The second operand is the result if one is NaN.
+    // With a NaN operand, the result is the second one: NaN stays NaN.
     return _mm256_max_ps(_mm256_set1_ps(-bound), _mm256_min_ps(_mm256_set1_ps(bound), r));
   }
   static Register keep(Predicate p, Register r) {
@@ -115,7 +115,7 @@ struct WideBFloat16Lanes : WideLanes<c10::BFloat16> {
     const __m256i bits = _mm256_castps_si256(r);
     const __m256i lsb = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
     const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(lsb, _mm256_set1_epi32(0x7fff)));
-    // A NaN's payload would carry over into another number.
+    // Rounding could carry a NaN's payload into another number: use one NaN.
     const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(r, r, _CMP_UNORD_Q));
     const __m256i upper = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc00000), nan), 16);
     return _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
@@ -131,7 +131,7 @@ struct WideBFloat16Lanes : WideLanes<c10::BFloat16> {
   }
 };
 
-/// 16 elements of a 16-bit dtype as they are in memory; only their scaled values are computed.
+/// 16 elements of a 16-bit dtype, kept as in memory; only scaled values are computed in float.
 template <typename T, int16_t infinity>
 struct RawHalfLanes {
   using scalar_t = T;
@@ -154,7 +154,8 @@ struct RawHalfLanes {
     _mm_sfence();
   }
   static Predicate positive(Register r) {
-    // The bit patterns 1 … infinity: moved up until positive NaN wrap around to negative integers, and zero is the bound.
+    // The bit patterns 1 … infinity are positive. Adding `bound` wraps positive NaN to negative integers and moves zero
+    // to `bound`.
     const __m256i bound = _mm256_set1_epi16(0x7fff - infinity);
     return _mm256_cmpgt_epi16(_mm256_add_epi16(r, bound), bound);
   }
@@ -181,7 +182,7 @@ struct HalfLanes : RawHalfLanes<c10::Half, 0x7c00> {
 
 struct BFloat16Lanes : RawHalfLanes<c10::BFloat16, 0x7f80> {
   static Register scale_unless(Predicate p, Register r, Slope slope) {
-    // A bfloat16 is the upper half of a float: a shift and a mask spread the even and the odd elements, without crossing lanes.
+    // A bfloat16 is the upper half of a float: a shift and a mask spread even and odd elements, without crossing lanes.
     const __m256 factor = _mm256_set1_ps(slope);
     const __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(r, 16));
     const __m256 odd = _mm256_castsi256_ps(_mm256_and_si256(r, _mm256_set1_epi32(static_cast<int>(0xffff0000))));
@@ -189,8 +190,8 @@ struct BFloat16Lanes : RawHalfLanes<c10::BFloat16, 0x7f80> {
     const __m256i odd_scaled = _mm256_castps_si256(_mm256_mul_ps(odd, factor));
     const __m256i upper = _mm256_blend_epi16(_mm256_srli_epi32(even_scaled, 16), odd_scaled, 0b10101010);
     const __m256i lower = _mm256_blend_epi16(even_scaled, _mm256_slli_epi32(odd_scaled, 16), 0b10101010);
-    // To nearest, ties to even: up if lower + lsb > 0x8000 (compared as signed integers, both sides less 0x8000). No NaN carries
-    // over into another number: the only ones here have zeros in their lower half.
+    // Round to nearest, ties to even: up if lower + lsb > 0x8000 (compared as signed integers, both sides minus
+    // 0x8000). NaN stays NaN: here its lower half is zero, so nothing carries.
     const __m256i lsb = _mm256_and_si256(upper, _mm256_set1_epi16(1));
     const __m256i above = _mm256_adds_epi16(_mm256_xor_si256(lower, _mm256_set1_epi16(-0x8000)), lsb);
     const __m256i up = _mm256_cmpgt_epi16(above, _mm256_setzero_si256());

@@ -1,6 +1,6 @@
-// AVX-512 F/BW/DQ/VL: a mask register is a piece of the mask.
-// Nothing here uses avx512_fp16: its multiplication would round the slope and the product to float16, where ATen (and so the
-// drop-in) computes in float; and the conversions between the two it shares with F16C.
+// AVX-512 F/BW/DQ/VL: a mask register holds bits of the mask as they are in memory.
+// avx512_fp16 is not used: its multiplication would round slope and product to float16, where ATen (and so the drop-in)
+// computes in float. The conversions between the two are already in F16C.
 
 #include "loops.h"
 
@@ -11,7 +11,7 @@
 #include "target.h"
 
 #if defined(__GNUC__) && !defined(__clang__)
-// False alarms from GCC 12's own intrinsics headers (GCC bug 105593).
+// False positives in GCC 12's own intrinsics headers (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
@@ -40,7 +40,7 @@ struct WideHalfLanes : FloatLanes {
   }
 };
 
-/// Elements stay as they are in memory; only their scaled values are computed, in a register twice as wide.
+/// Elements are kept as in memory; only scaled values are computed, in a register twice as wide.
 struct HalfLanes : HalfBits {
   using scalar_t = c10::Half;
   using Bits = uint16_t;
@@ -53,7 +53,7 @@ struct HalfLanes : HalfBits {
     _mm_sfence();
   }
   static Predicate positive(Register r) {
-    // The bit patterns 1 … infinity. Zero minus one is the largest, and beyond infinity are NaN and the negative.
+    // The bit patterns 1 … infinity are positive. Minus 1, zero is the largest; NaN and negatives exceed infinity.
     return _mm256_cmplt_epu16_mask(_mm256_sub_epi16(r, _mm256_set1_epi16(1)), _mm256_set1_epi16(0x7c00));
   }
   static Bits to_bits(Predicate p) {

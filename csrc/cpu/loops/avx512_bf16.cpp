@@ -1,4 +1,4 @@
-// AVX-512 with avx512_bf16: as avx512, but bfloat16 is rounded by its own instruction.
+// AVX-512 with avx512_bf16: like avx512, but one instruction rounds to bfloat16.
 
 #include "loops.h"
 
@@ -13,7 +13,7 @@
 #include "target.h"
 
 #if defined(__GNUC__) && !defined(__clang__)
-// False alarms from GCC 12's own intrinsics headers (GCC bug 105593).
+// False positives in GCC 12's own intrinsics headers (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
@@ -27,7 +27,7 @@ LEAKYRELU_EXT_TARGET_BEGIN("avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl
 namespace leakyrelu_ext::cpu {
 namespace {
 
-constexpr int16_t kMagnitude = 0x7fff; // of a bfloat16's bits
+constexpr int16_t kMagnitude = 0x7fff; // the magnitude bits of a bfloat16
 
 struct Spread {
   __m512 low, high;
@@ -46,8 +46,8 @@ Spread spread(__m512i r) {
 }
 
 struct NativeBFloat16Lanes : BFloat16Lanes {
-  /// The instruction takes a subnormal float for zero; the rounding of ATen does not. `safe_bits`: an element that has one of
-  /// them has no subnormal product with the slope.
+  /// The instruction treats subnormal floats as zero; ATen's rounding does not. An element with any of `safe_bits` set
+  /// has no subnormal product with the slope.
   struct Slope {
     float value;
     int16_t safe_bits = 0;
@@ -57,7 +57,8 @@ struct NativeBFloat16Lanes : BFloat16Lanes {
       if (slope == 0 || std::isnan(slope)) {
         safe_bits = kMagnitude;
       } else if (smallest < std::numeric_limits<float>::max()) {
-        // Safe from the next power of two up, in bits from `threshold` up; each of those has a bit not below a power of two.
+        // Elements are safe from the next power of two on, which has the bits `threshold`. Any bit from `power` up
+        // makes an element at least as large.
         const int exponent = std::max(std::ilogb(smallest) + 1, -126);
         const int threshold = (exponent + 127) << 7;
         int power = 1;
@@ -71,7 +72,7 @@ struct NativeBFloat16Lanes : BFloat16Lanes {
 
   static Register scale_unless(Predicate p, Register r, const Slope& slope) {
     const __mmask32 small = _mm512_mask_testn_epi16_mask(_knot_mask32(p), r, _mm512_set1_epi16(slope.safe_bits));
-    if (__builtin_expect(small != 0, 0)) { // most often a zero, which is no risk either
+    if (__builtin_expect(small != 0, 0)) { // mostly zeros, which are safe, too
       if (_mm512_mask_test_epi16_mask(small, r, _mm512_set1_epi16(kMagnitude)) != 0) {
         return BFloat16Lanes::scale_unless(p, r, slope.value);
       }
@@ -83,7 +84,7 @@ struct NativeBFloat16Lanes : BFloat16Lanes {
   }
 };
 
-/// 32 elements computed in float, in two registers, so that one instruction rounds them and one branch looks for subnormals.
+/// 32 elements computed in float, in two registers: one instruction rounds them, one branch checks for subnormals.
 struct NativeWideBFloat16Lanes {
   using scalar_t = c10::BFloat16;
   using Bits = uint32_t;
@@ -105,7 +106,7 @@ struct NativeWideBFloat16Lanes {
         _mm512_castsi256_si512(WideBFloat16Lanes::round(r.low)), WideBFloat16Lanes::round(r.high), 1);
   }
   static __m512i round(const Register& r) {
-    // The instruction takes a subnormal float for zero; the rounding of ATen does not.
+    // The instruction treats subnormal floats as zero; ATen's rounding does not.
     constexpr int subnormal = 0x20;
     const __mmask16 low = _mm512_fpclass_ps_mask(r.low, subnormal), high = _mm512_fpclass_ps_mask(r.high, subnormal);
     if (__builtin_expect(!_kortestz_mask16_u8(low, high), 0)) {

@@ -1,5 +1,5 @@
-// bfloat16 with AVX-512: 32 elements stay as they are in memory, and only their scaled values are computed.
-// Included, like templates.h, once the target instructions are set.
+// bfloat16 with AVX-512: 32 elements are kept as in memory; only scaled values are computed in float.
+// Include after setting the target instructions.
 
 namespace leakyrelu_ext::cpu {
 namespace {
@@ -25,7 +25,7 @@ struct BFloat16Lanes {
     _mm_sfence();
   }
   static Predicate positive(Register r) {
-    // The bit patterns 1 … infinity. Zero minus one is the largest, and beyond infinity are NaN and the negative.
+    // The bit patterns 1 … infinity are positive. Minus 1, zero is the largest; NaN and negatives exceed infinity.
     return _mm512_cmplt_epu16_mask(_mm512_sub_epi16(r, _mm512_set1_epi16(1)), _mm512_set1_epi16(0x7f80));
   }
   static Bits to_bits(Predicate p) {
@@ -35,7 +35,7 @@ struct BFloat16Lanes {
     return bits;
   }
   static Register scale_unless(Predicate p, Register r, Slope slope) {
-    // A bfloat16 is the upper half of a float: a shift and a mask spread the even and the odd elements, without crossing lanes.
+    // A bfloat16 is the upper half of a float: a shift and a mask spread even and odd elements, without crossing lanes.
     constexpr __mmask32 odds = 0xAAAAAAAA;
     const __m512 factor = _mm512_set1_ps(slope);
     const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(r, 16));
@@ -44,8 +44,8 @@ struct BFloat16Lanes {
     const __m512i odd_scaled = _mm512_castps_si512(_mm512_mul_ps(odd, factor));
     const __m512i upper = _mm512_mask_mov_epi16(_mm512_srli_epi32(even_scaled, 16), odds, odd_scaled);
     const __m512i lower = _mm512_mask_mov_epi16(even_scaled, odds, _mm512_slli_epi32(odd_scaled, 16));
-    // To nearest, ties to even: up if lower + lsb > 0x8000. No NaN carries over into another number: the only ones here have zeros
-    // in their lower half.
+    // Round to nearest, ties to even: up if lower + lsb > 0x8000. NaN stays NaN: here its lower half is zero, so
+    // nothing carries.
     const __m512i one = _mm512_set1_epi16(1);
     const __m512i sum = _mm512_adds_epu16(lower, _mm512_and_si512(upper, one));
     const __mmask32 up = _mm512_cmpgt_epu16_mask(sum, _mm512_set1_epi16(-0x8000));

@@ -1,4 +1,5 @@
-// float, and bfloat16 computed in float, with AVX-512. Included, like templates.h, once the target instructions are set.
+// With AVX-512: float, bfloat16 computed in float, and random numbers.
+// Include after setting the target instructions.
 
 namespace leakyrelu_ext::cpu {
 namespace {
@@ -68,7 +69,7 @@ struct FloatLanes {
     return _mm512_cmp_ps_mask(_mm512_abs_ps(r), _mm512_set1_ps(bound), _CMP_LE_OQ);
   }
   static Register clamp(Register r, float bound) {
-    // The second operand is the result if one is NaN.
+    // With a NaN operand, the result is the second one: NaN stays NaN.
     return _mm512_max_ps(_mm512_set1_ps(-bound), _mm512_min_ps(_mm512_set1_ps(bound), r));
   }
   static Register keep(Predicate p, Register r) {
@@ -87,7 +88,7 @@ struct WideBFloat16Lanes : FloatLanes {
     const __m512i bits = _mm512_castps_si512(r);
     const __m512i lsb = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(lsb, _mm512_set1_epi32(0x7fff)));
-    // A NaN's payload would carry over into another number.
+    // Rounding could carry a NaN's payload into another number: use one NaN.
     const __mmask16 nan = _mm512_cmp_ps_mask(r, r, _CMP_UNORD_Q);
     return _mm512_cvtepi32_epi16(
         _mm512_srli_epi32(_mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc00000)), 16));
@@ -103,7 +104,7 @@ struct WideBFloat16Lanes : FloatLanes {
   }
 };
 
-/// philox() for 16 counters. The compiler would multiply 64 bits by 64 (vpmullq), at three times the price.
+/// philox() for 16 counters. The compiler would use 64-bit multiplications (vpmullq), at three times the cost.
 struct Random {
   struct Product {
     __m512i low, high;
@@ -123,7 +124,7 @@ struct Random {
         _mm512_mask_mov_epi32(_mm512_srli_epi64(even, 32), odds, odd)};
   }
 
-  /// first_counter is a multiple of 16: no carry within.
+  /// first_counter is a multiple of 16, so the lanes' numbers never carry.
   static void keep(uint64_t seed, uint64_t first_counter, uint32_t largest_kept, uint8_t* bits) {
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     __m512i c0 = _mm512_or_si512(all(static_cast<uint32_t>(first_counter)), lanes);

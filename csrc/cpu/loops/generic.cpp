@@ -1,4 +1,4 @@
-// The tier without intrinsics: eight elements at a time, in whatever vectors the compiler's baseline has.
+// The tier without intrinsics: eight elements at a time, in the vectors of the compiler's baseline.
 
 #include "loops.h"
 

@@ -11,7 +11,7 @@
 namespace leakyrelu_ext::cpu {
 namespace {
 
-/// What all lanes here share: eight elements, and no stores past the caches (NEON has no intrinsic for them).
+/// Shared by all lanes here: eight elements, and no streaming stores (NEON has no intrinsic for them).
 template <class Derived, typename T>
 struct EightLanes {
   using scalar_t = T;
@@ -114,7 +114,7 @@ struct WideBFloat16Lanes : FloatLanes {
     const uint32x4_t bits = vreinterpretq_u32_f32(r);
     const uint32x4_t lsb = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
     const uint32x4_t rounded = vaddq_u32(bits, vaddq_u32(lsb, vdupq_n_u32(0x7fff)));
-    // A NaN's payload would carry over into another number.
+    // Rounding could carry a NaN's payload into another number: use one NaN.
     return vshrn_n_u32(vbslq_u32(vceqq_f32(r, r), rounded, vdupq_n_u32(0x7fc00000)), 16);
   }
   static Register load(const c10::BFloat16* from) {
@@ -131,7 +131,7 @@ struct WideBFloat16Lanes : FloatLanes {
   }
 };
 
-/// Eight elements of a 16-bit dtype as they are in memory; only their scaled values are computed.
+/// Eight elements of a 16-bit dtype, kept as in memory; only scaled values are computed in float.
 template <class Derived, typename T, int16_t infinity>
 struct RawHalfLanes : EightLanes<Derived, T> {
   using Register = uint16x8_t;
@@ -172,7 +172,7 @@ struct HalfLanes : RawHalfLanes<HalfLanes, c10::Half, 0x7c00> {
 struct BFloat16Lanes : RawHalfLanes<BFloat16Lanes, c10::BFloat16, 0x7f80> {
   static uint16x4_t scale(uint16x4_t r, Slope slope) {
     const float32x4_t x = vreinterpretq_f32_u32(vshll_n_u16(r, 16));
-    // Rounded to nearest even. No NaN carries over into another number: the only ones here have zeros in their lower half.
+    // Round to nearest, ties to even. NaN stays NaN: here its lower half is zero, so nothing carries.
     const uint32x4_t bits = vreinterpretq_u32_f32(vmulq_n_f32(x, slope));
     const uint32x4_t lsb = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
     return vshrn_n_u32(vaddq_u32(bits, vaddq_u32(lsb, vdupq_n_u32(0x7fff))), 16);

@@ -1,7 +1,7 @@
 #pragma once
-// LEAKYRELU_EXT_TARGET_BEGIN("avx2,fma") … LEAKYRELU_EXT_TARGET_END: functions defined between may use those instructions.
-// Per function, not per file (-mavx512f): a whole file compiled that way would also emit the inline functions of shared
-// headers with those instructions, and the linker may keep that copy for every other file.
+// Functions between LEAKYRELU_EXT_TARGET_BEGIN("avx2,fma") and LEAKYRELU_EXT_TARGET_END may use those instructions. Not
+// a compiler option for the file (-mavx512f): the inline functions of shared headers would use them, too, and the
+// linker may keep that copy for all files.
 
 #define LEAKYRELU_EXT_PRAGMA(x) _Pragma(#x)
 #ifdef __clang__

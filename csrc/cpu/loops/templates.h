@@ -1,27 +1,27 @@
-// The loops of one tier, over a Lanes type that wraps its registers. Included by each <tier>.cpp after it has set its
+// The loops of one tier, over a Lanes type that wraps its registers. Each <tier>.cpp includes this after setting its
 // target instructions; the anonymous namespace keeps the tiers' instantiations apart (one definition rule).
 //
 // Lanes: scalar_t; width (a multiple of kMaskBits); Bits (an unsigned integer of width bits); Register; Predicate;
 //   Slope: constructed once per loop from an opmath value;
-//   load(const scalar_t*) -> Register; store(scalar_t*, Register); stream(scalar_t*, Register): a store past the caches;
-//   finish_streaming(): orders streamed results before whatever follows;
+//   load(const scalar_t*) -> Register; store(scalar_t*, Register); stream(scalar_t*, Register): bypasses the caches;
+//   finish_streaming(): orders streamed results before later memory accesses;
 //   positive(Register) -> Predicate; to_bits(Predicate) -> Bits; from_bits(Bits) -> Predicate;
 //   scale_unless(Predicate, Register, const Slope&) -> Register
 //
-// bias_leaky_relu computes all of it in opmath, so it has WideLanes of its own, whose Register holds opmath values, and which also
-// have load_opmath(const opmath*), store_opmath(opmath*, Register), broadcast(opmath) -> Register, add, multiply,
-//   within(Register, bound): -bound <= r <= bound; clamp(Register, bound): NaN stays; keep(Predicate, Register): else 0;
-//   sum(Register) -> opmath
+// bias_leaky_relu computes everything in opmath, with WideLanes, whose Register holds opmath values. They also have
+//   load_opmath(const opmath*), store_opmath(opmath*, Register), broadcast(opmath) -> Register, add, multiply,
+//   within(Register, bound): -bound <= r <= bound; clamp(Register, bound): NaN stays NaN;
+//   keep(Predicate, Register): 0 where the predicate is false; sum(Register) -> opmath
 
 namespace leakyrelu_ext::cpu {
 namespace {
 
-// One register is loaded and stored at a time. With four or eight loaded first, streaming through memory takes longer (2^24
-// floats into memory that is there: 2.1 ms, then 2.6 and 3.2).
+// One register is loaded and stored at a time. Loading four or eight first takes longer for data in memory (2^24
+// floats, output resident: 2.1 ms with one, then 2.6 and 3.2).
 
-/// A load waits for an earlier store to the same address modulo 4096. Going upwards it meets the store just before where results
-/// lie a little above their values, modulo 4096, and allocators like to place them so (2^20 floats: 66 µs instead of 49); going
-/// downwards it does not. Beyond the caches the wait does not show, and downwards is slower.
+/// A load waits for an earlier store to the same address modulo 4096. If results lie slightly above their values modulo
+/// 4096, as allocators like to place them, an upward loop meets that store (2^20 floats: 66 µs instead of 49), a
+/// downward loop does not. Beyond the caches the wait does not show, and downward loops are slower.
 template <typename T>
 bool better_downwards(const T* values, const T* results, int64_t n) {
   constexpr uintptr_t period = 4096, near = 256;
@@ -30,8 +30,8 @@ bool better_downwards(const T* values, const T* results, int64_t n) {
   return above != 0 && above < near && n * static_cast<int64_t>(sizeof(T)) <= cached_bytes;
 }
 
-/// Calls step(first element) for each whole register of [0, n), and returns the first element left over. Unrolled: the half
-/// types are bound by their instructions (AVX2, bfloat16: 3 to 5 % less time).
+/// Calls step(first element) for each whole register of [0, n), and returns the first element left over. Unrolled,
+/// because instructions limit the 16-bit dtypes (AVX2, bfloat16: 3 to 5 % less time).
 template <class Lanes, typename Step>
 int64_t for_each_register(int64_t n, bool downwards, const Step& step) {
   const int64_t end = n - n % Lanes::width;
@@ -142,7 +142,7 @@ void gather_loop(const T* from, int64_t stride, T* to, Rows rows) {
     }
   };
   for (int64_t row = 0; row < rows.count; ++row) {
-    switch (stride) { // constants: the compiler knows broadcasts, copies and shuffles for them
+    switch (stride) { // constant strides: the compiler emits broadcasts, copies and shuffles
       case 0:
         every(std::integral_constant<int64_t, 0>());
         break;
@@ -194,7 +194,7 @@ void bias_leaky_relu_forward_loop(
   using T = typename Lanes::scalar_t;
   using opmath = opmath_t<T>;
   using Register = typename Lanes::Register;
-  const BiasLeakyReLUForwardRun<T> r = run; // by value: stores to its memory cannot change it
+  const BiasLeakyReLUForwardRun<T> r = run; // a copy, which the stores cannot change
   const typename Lanes::Slope slope(constants.negative_slope);
   const Register gain = Lanes::broadcast(constants.gain);
   const Register constant = Lanes::broadcast(bias == PerChannel::kConstant ? *r.bias : opmath(0));
@@ -262,7 +262,7 @@ void bias_leaky_relu_forward_loop(
   }
 }
 
-/// Registers that sums are kept in: an addition takes as long as four can be begun, and four short sums round less than a long one.
+/// Registers for sums: four additions can start within one's latency, and four short sums round less than a long one.
 constexpr int kSums = 4;
 
 template <class Lanes, PerChannel sums, bool with_passed>
@@ -355,10 +355,10 @@ opmath_t<typename Lanes::scalar_t> sum_loop(const opmath_t<typename Lanes::scala
   return total;
 }
 
-/// Random numbers are made for this many counters at a time; the four numbers of each go to four groups of as many bits.
+/// Counters per span. The four numbers of each counter go to four groups of kCounters bits.
 constexpr int kCounters = kDropoutSpan / 4;
 
-/// Plain loops that the compiler turns into this tier's vectors.
+/// Plain loops, which the compiler vectorises for this tier.
 struct PlainRandom {
   static void keep(uint64_t seed, uint64_t first_counter, uint32_t largest_kept, uint8_t* bits) {
     uint32_t numbers[4][kCounters];
@@ -376,7 +376,7 @@ struct PlainRandom {
       }
     }
     for (int byte = 0; byte < kDropoutSpan / kMaskBits; ++byte) {
-      uint64_t eight; // 0 or 1 in each byte, the first lowest
+      uint64_t eight; // each byte is 0 or 1, the first one is the lowest
       std::memcpy(&eight, kept + byte * kMaskBits, sizeof(eight));
       bits[byte] = static_cast<uint8_t>(eight * 0x0102040810204080 >> 56);
     }
@@ -391,7 +391,7 @@ void keep_loop(uint64_t seed, int64_t first_span, int64_t spans, uint32_t larges
   }
 }
 
-/// The plain op's loops.
+/// Sets the loops of leaky_relu.
 template <class Lanes>
 constexpr void set_plain(Loops<typename Lanes::scalar_t>& loops) {
   using T = typename Lanes::scalar_t;
