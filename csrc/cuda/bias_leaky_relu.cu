@@ -16,8 +16,8 @@
 namespace leakyrelu_ext {
 namespace {
 
-/// Random numbers of the current device's generator, for one call. Each element has numbers of its own, so that to the generator a
-/// call is one number of one thread: four, in its way of counting.
+/// The state of the current device's generator for one call. Elements have their own counters, so for the generator one
+/// call is one number of one thread, which it counts as four.
 cuda::RandomState next_random_state() {
   auto* generator =
       at::get_generator_or_default<at::CUDAGeneratorImpl>(std::nullopt, at::cuda::detail::getDefaultCUDAGenerator());
@@ -48,7 +48,7 @@ struct BiasLeakyReLUCuda {
     }
     AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, output.scalar_type(), "bias_leaky_relu", [&] {
       using opmath = opmath_t<scalar_t>;
-      // The output first: in place on a copy-on-write tensor this moves the data.
+      // The output's pointer first: in place on a copy-on-write tensor, this call moves the data.
       scalar_t* const out = output.mutable_data_ptr<scalar_t>();
       const cuda::Memory<scalar_t> memory{
           input.const_data_ptr<scalar_t>(), out,
@@ -83,7 +83,7 @@ struct BiasLeakyReLUCuda {
       scalar_t* const out = call.grad_input == nullptr ? nullptr : call.grad_input->mutable_data_ptr<scalar_t>();
       const cuda::Memory<scalar_t> memory{
           grad_output.const_data_ptr<scalar_t>(), out,
-          // Only read.
+          // The backward only reads it.
           const_cast<uint8_t*>(call.mask.const_data_ptr<uint8_t>())};
       cuda::BiasLeakyReLUParts<scalar_t> parts = parts_of<scalar_t>(call.settings, &call.mask, n);
       parts.constants.gain = static_cast<opmath>(call.settings.gain * call.settings.dropout_scale());
@@ -122,7 +122,7 @@ struct BiasLeakyReLUCuda {
       const BiasLeakyReLUSettings& settings, const at::Tensor* mask, int64_t numel) {
     cuda::BiasLeakyReLUParts<T> parts{};
     parts.constants = constants_as<T>(settings);
-    // By the mask itself: no kernel reads what it does not have.
+    // Depends on the mask's size, so that no kernel reads beyond its end.
     parts.passed_plane = mask != nullptr && mask->numel() > mask_bytes(numel) ? mask_bytes(numel) : 0;
     return parts;
   }

@@ -13,13 +13,13 @@
 
 namespace leakyrelu_ext::cuda {
 
-/// From an element's number in the dense order to its channel.
+/// Maps an element's number in the dense order to its channel.
 struct ChannelOrder {
   Divisor<uint64_t> inner_divisor;
   Divisor<uint64_t> count_divisor;
   int64_t inner;
   int64_t count;
-  int run; // inner, or as many elements as no access has
+  int run; // inner, or kManyElements if inner is larger
 
   ChannelOrder() = default;
 
@@ -30,12 +30,12 @@ struct ChannelOrder {
         count(channels.count),
         run(static_cast<int>(channels.inner < kManyElements ? channels.inner : kManyElements)) {}
 
-  /// The channels of consecutive elements: two divisions for the first, none for the others.
+  /// Steps through the channels of consecutive elements: two divisions for the first, none for the others.
   struct Cursor {
     int64_t channel;
-    int left; // elements of this channel
+    int left; // elements left in this channel
 
-    /// Moves to the next element. True if that is of another channel.
+    /// Moves to the next element. Returns true if a new channel begins there.
     __device__ __forceinline__ bool advance(const ChannelOrder& order) {
       if (--left != 0) {
         return false;
@@ -57,7 +57,7 @@ struct ChannelOrder {
   static constexpr int64_t kManyElements = 1 << 30;
 };
 
-/// The generator's state as at::PhiloxCudaState has it: values, or where a CUDA graph finds them at each replay.
+/// The generator's state, like at::PhiloxCudaState: values, or pointers that a CUDA graph reads at each replay.
 struct RandomState {
   uint64_t seed;
   uint64_t offset;
@@ -65,7 +65,7 @@ struct RandomState {
   const int64_t* offset_in_graph;
 };
 
-/// Bit j: element + j is kept. `count` elements, at most four, of the same group of four.
+/// Bit j says whether element + j is kept. The `count` elements are in the same group of four.
 template <int count>
 __device__ __forceinline__ unsigned kept_bits(const RandomState& state, uint64_t threshold, int64_t element) {
   uint64_t seed = state.seed, offset = state.offset;
@@ -73,7 +73,7 @@ __device__ __forceinline__ unsigned kept_bits(const RandomState& state, uint64_t
     seed = static_cast<uint64_t>(*state.seed_in_graph);
     offset += static_cast<uint64_t>(*state.offset_in_graph);
   }
-  // PyTorch's kernels count threads in this half of the counter: with its highest bit no number is one of theirs.
+  // PyTorch's kernels count threads in this half of the counter. With its highest bit set, numbers never repeat theirs.
   offset |= uint64_t{1} << 63;
   const Random4 random = philox(seed, offset, static_cast<uint64_t>(element) / 4);
   unsigned kept = 0;
@@ -89,20 +89,20 @@ __device__ __forceinline__ T read_only(const T* pointer) {
   return __ldg(pointer);
 }
 
-/// Parts of a kernel (compare Plain), for forward and backward. What a call does without is found out at run time, alike for all
-/// threads.
+/// The Parts of bias_leaky_relu (compare Plain), for forward and backward. Missing parts are detected at run time,
+/// uniformly for all threads.
 template <typename T>
 struct BiasLeakyReLUParts {
   using opmath = opmath_t<T>;
   static constexpr int kPlanes = 2;
 
   BiasLeakyReLUConstants<opmath> constants; // a backward's gain includes the dropout_scale
-  int64_t passed_plane;                     // its distance from the mask; 0: all elements pass
-  // Of a forward only.
+  int64_t passed_plane;                     // bytes from the mask's first plane to this one; 0: all elements pass
+  // Only in a forward:
   const opmath* bias; // nullptr: none
   const T* residual;  // in the output's order; nullptr: none
   ChannelOrder channels;
-  bool bias_in_chunks; // the channels of a 16-byte access are neighbours, and so are their biases
+  bool bias_in_chunks; // the biases of a 16-byte access are contiguous
   bool drops;
   uint64_t threshold; // keep_threshold()
   RandomState random;
@@ -115,10 +115,10 @@ struct BiasLeakyReLUParts {
 
   template <int chunk>
   struct Neighbours {
-    static constexpr int kPiece = chunk < 4 ? chunk : 4; // whose biases and random numbers there are registers for
-    static constexpr bool kPrefetch = chunk >= 4;        // where there are few enough chunks to a thread
+    static constexpr int kPiece = chunk < 4 ? chunk : 4; // elements whose biases and random bits are in registers
+    static constexpr bool kPrefetch = chunk >= 4;        // if a thread has few enough chunks
 
-    // x + -0 is x, also if x is -0.
+    // If absent, residual and bias are -0: x + -0 is x, also if x is -0.
     Chunk<T, chunk> residual;
     opmath bias[kPiece];
     unsigned kept;
@@ -195,7 +195,7 @@ struct BiasLeakyReLUParts {
   }
 };
 
-/// Of n > 0 elements, all in the same dense order.
+/// Runs on n > 0 elements of one dense order.
 template <Pass pass, typename T>
 cudaError_t run_bias_leaky_relu(Memory<T> memory, int64_t n, const BiasLeakyReLUParts<T>& parts, cudaStream_t stream) {
   return launch<T, pass>(memory, n, parts, Dense{}, Dense{}, is_aligned(parts.residual), stream);

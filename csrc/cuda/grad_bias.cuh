@@ -1,9 +1,10 @@
 #pragma once
-// bias_leaky_relu's backward with the gradient of the bias: one pass over the gradient, then a sum of what that leaves. Free of ATen.
+// bias_leaky_relu's backward with the bias's gradient: one pass over the gradient, then a sum of partial sums. Free of
+// ATen.
 //
-// Each thread keeps to its channels, so that sums stay in registers. A block adds up those of its threads and writes them, once,
-// to its own place among the "partials"; a second kernel adds these. Every sum is in an order that nothing but shape and alignment
-// decide: no atomics, and the same result each time.
+// Each thread keeps to its channels, so that its sums stay in registers. A block adds up its threads' sums and writes
+// them once, to its own place among the "partials"; a second kernel adds these. Only shape and alignment decide the
+// order of each sum: no atomics, and the same result each time.
 
 #include <algorithm>
 #include <cstdint>
@@ -13,40 +14,40 @@
 
 namespace leakyrelu_ext::cuda {
 
-/// How blocks share out memory, seen as rows of channels.count * channels.inner elements. A block has a stripe of the rows, and in that
-/// one of several `splits`. A stripe is either `lanes` accesses side by side, in all rows, of which each thread keeps one; or one
-/// channel (`lanes` is 1).
+/// How blocks share the memory, seen as rows of channels.count * channels.inner elements. A block handles one of
+/// several `splits` of a stripe of the rows. A stripe is either `lanes` adjacent accesses in all rows, one for each
+/// thread, or one channel (`lanes` is 1).
 struct Traversal {
   Channels channels;
   int64_t row;    // elements
-  int64_t stripe; // elements; the last one of a row may be cut
+  int64_t stripe; // elements; the last one of a row may be shorter
   int64_t stripes;
   bool of_channels;
   bool wide;     // accesses of 16 bytes
   int chunk;     // elements of an access
-  int lanes;     // threads side by side
-  int groups;    // of so many threads; a group takes one item after the other
-  int reduction; // of the groups: the first step's distance
-  int64_t run;   // items of a stripe in a row
+  int lanes;     // adjacent threads
+  int groups;    // of `lanes` threads; a group takes one item after the other
+  int reduction; // distance in the first step that adds up the groups
+  int64_t run;   // items of a stripe per row
   Divisor<uint64_t> run_divisor;
-  int64_t items; // of a stripe
-  int split;     // items
+  int64_t items; // items of a stripe
+  int split;     // items per split
   int64_t splits;
-  int64_t step_in_run; // from a thread's item to its next one: items in the run (and back by a whole run if that ends),
-  int64_t step;        // elements
+  int64_t step_in_run; // from a thread's item to its next: items in the run (minus a run where that ends),
+  int64_t step;        // and elements
 
   int64_t partials() const {
     return splits * sums();
   }
 
-  /// Of one split.
+  /// The number of sums per split.
   __host__ __device__ __forceinline__ int64_t sums() const {
     return of_channels ? channels.count : row;
   }
 };
 
-constexpr int64_t kEnoughBlocks = 1024; // for every GPU
-constexpr int64_t kFewItems = 8;        // of a thread
+constexpr int64_t kEnoughBlocks = 1024; // for any GPU
+constexpr int64_t kFewItems = 8;        // per thread
 
 inline int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
@@ -60,7 +61,7 @@ inline int at_least_power_of_two(int64_t number, int most) {
   return power;
 }
 
-/// Of n elements. `aligned`: the memory allows 16-byte accesses.
+/// The traversal for n elements. `aligned`: the memory allows 16-byte accesses.
 template <typename T>
 Traversal traverse(int64_t n, const Channels& channels, bool aligned) {
   Traversal result{};
@@ -69,8 +70,8 @@ Traversal traverse(int64_t n, const Channels& channels, bool aligned) {
   const int64_t rows = n / result.row;
   const bool row_of_chunks = result.row % kChunk<T> == 0;
   const bool channel_of_chunks = channels.inner % kChunk<T> == 0;
-  // Where a channel's run is no shorter than a warp's request. Keeping columns leaves as many sums as a row has elements: with few
-  // rows that is much.
+  // Sum by channel if a channel's run is at least as long as a warp's request. Summing by column leaves as many sums as
+  // a row has elements, too many if there are few rows.
   result.of_channels = channels.inner >= kRow * kChunk<T> && (channel_of_chunks || !row_of_chunks || rows < 16);
   result.wide = aligned && (result.of_channels ? channel_of_chunks : row_of_chunks);
   result.chunk = result.wide ? kChunk<T> : 1;
@@ -89,7 +90,7 @@ Traversal traverse(int64_t n, const Channels& channels, bool aligned) {
   result.groups = kThreads / result.lanes;
   result.reduction = at_least_power_of_two(result.groups, kThreads) / 2;
   result.items = rows * result.run;
-  // Of nothing but the shape, whatever the device: the sums' order depends on it.
+  // The same for all devices, because it determines the order of the sums.
   const int64_t most = ceil_div(result.items, result.groups * kFewItems);
   result.split = static_cast<int>(ceil_div(result.items, std::min(ceil_div(kEnoughBlocks, result.stripes), most)));
   result.splits = ceil_div(result.items, result.split);
@@ -99,7 +100,7 @@ Traversal traverse(int64_t n, const Channels& channels, bool aligned) {
   return result;
 }
 
-/// A block's part. grad_input: nullptr if not wanted; may be grad_output. `shared`: `chunk` times kThreads.
+/// The work of one block. grad_input: nullptr if not wanted; may be grad_output. `shared`: chunk * kThreads values.
 template <typename T, int chunk>
 __device__ __forceinline__ void sum_stripe(
     const T* grad_output,
@@ -130,7 +131,7 @@ __device__ __forceinline__ void sum_stripe(
   opmath sums[chunk] = {};
   for (int item = group; item < end; item += at_once * traversal.groups) {
     Chunk<T, chunk> chunks[at_once];
-    unsigned bits[at_once]; // those of the second plane above those of the first
+    unsigned bits[at_once]; // those of the first plane, above them those of the second
     int64_t positions[at_once];
     // All loads before the first store: grad_input may be grad_output.
 #pragma unroll
@@ -217,7 +218,7 @@ __global__ C10_LAUNCH_BOUNDS_2(kThreads, 8) void grad_bias_kernel(
     const __grid_constant__ Traversal traversal,
     opmath_t<T>* partials) {
   __shared__ opmath_t<T> shared[kChunk<T> * kThreads];
-  // The same for all threads.
+  // Uniform for all threads.
   if (traversal.wide) {
     sum_stripe<T, kChunk<T>>(grad_output, grad_input, mask, parts, traversal, partials, shared);
   } else {
@@ -225,7 +226,7 @@ __global__ C10_LAUNCH_BOUNDS_2(kThreads, 8) void grad_bias_kernel(
   }
 }
 
-/// The partials of a channel: `inner` side by side in each of the `splits`. `lanes`, a power of two: threads per channel.
+/// A channel has `inner` adjacent partials in each of the `splits`. `lanes`: threads per channel, a power of two.
 template <typename opmath, typename Bias>
 __global__ C10_LAUNCH_BOUNDS_2(kThreads, 16) void sum_partials_kernel(
     const opmath* partials, Bias* grad_bias, int64_t count, int64_t inner, int64_t splits, int lanes) {

@@ -1,10 +1,10 @@
 #pragma once
-// The CUDA kernel of everything that needs no sums: leaky_relu, and bias_leaky_relu with more Parts. Free of ATen.
+// The CUDA kernel for everything without sums: leaky_relu, and bias_leaky_relu with other Parts. Free of ATen.
 //
-// Memory moves in chunks of 16 bytes, or of one element where alignment or layout forbid that. Threads side by side move chunks
-// side by side, so that a warp's request is one run of memory whatever the dtype. A mask byte, eight elements, then belongs to
-// several threads: as many as chunks make eight elements, its "team". A team owns as many bytes as it has threads; each thread
-// moves one chunk of every byte and reads or writes one whole byte; in between the bits change hands within the team.
+// Memory moves in chunks of 16 bytes, or of one element where alignment or layout forbid that. Adjacent threads move
+// adjacent chunks, so that a warp's request is one run of memory for every dtype. The eight elements of a mask byte
+// then belong to several threads, the "team": one per chunk. A team owns as many bytes as it has threads; each thread
+// moves one chunk of every byte and reads or writes one whole byte. In between, the team's threads exchange bits.
 
 #include <cstdint>
 
@@ -18,13 +18,13 @@
 namespace leakyrelu_ext::cuda {
 
 constexpr int kThreads = 128;
-constexpr int kRow = 32; // threads side by side; a divisor of every device's warp, and a multiple of every team
+constexpr int kRow = 32; // adjacent threads; divides every device's warp size and is a multiple of every team
 constexpr int kAccessBytes = 16;
 
 template <typename T>
 constexpr int kChunk = kAccessBytes / sizeof(T);
 
-/// Mask bytes that a thread makes or reads: at least two of its 16-byte loads are in flight at a time.
+/// Mask bytes per thread: enough for at least two of its 16-byte loads to be in flight at a time.
 template <typename T>
 constexpr int kThreadMaskBytes = sizeof(T) == 2 ? 2 : 1;
 
@@ -39,8 +39,8 @@ struct alignas(sizeof(T) * count) Chunk {
   T value[count];
 };
 
-/// leaky_relu alone: what a kernel computes of an element, and what it needs for that beside the input and the mask. BiasLeakyReLUParts
-/// (bias_leaky_relu.cuh) is another.
+/// The Parts of leaky_relu: how the kernel computes an element, and what it needs besides input and mask. Those of
+/// bias_leaky_relu: BiasLeakyReLUParts (bias_leaky_relu.cuh).
 template <typename T>
 struct Plain {
   using opmath = opmath_t<T>;
@@ -52,7 +52,7 @@ struct Plain {
   template <int chunk>
   struct Neighbours {
     __device__ __forceinline__ void load(const Plain&, int64_t) {}
-    /// Element number j of them, in turn, whose input is x.
+    /// Computes element number j, whose input is x. Called for each j in turn.
     __device__ __forceinline__ Activated<opmath> activated(const Plain& parts, int64_t, int, opmath x) {
       const bool positive = is_positive(x);
       return {scale_unless(positive, x, parts.negative_slope), positive, true};
@@ -63,13 +63,14 @@ struct Plain {
     return scale_unless(positive, grad, negative_slope);
   }
 
-  /// Bytes from the first bits' plane to that of the second ones; 0: there is none.
+  /// Bytes from the mask's first plane of bits to its second; 0: there is no second.
   __device__ __forceinline__ int64_t plane_bytes() const {
     return 0;
   }
 };
 
-/// Blocks that a multiprocessor should hold at a time (or as many as it can): all its threads, if it need not compute addresses.
+/// Blocks that a multiprocessor should hold at a time (or as many as it can). 16 are all its threads; addresses and
+/// bias_leaky_relu's forward need registers, so fewer fit.
 template <typename Parts, Pass pass, typename Order>
 constexpr int kBlocks = !std::is_same_v<Order, Dense> ? std::is_same_v<Order, Strided<uint32_t>> ? 12 : 8
     : Parts::kPlanes == 1 || pass == Pass::kBackward  ? 16
@@ -83,14 +84,14 @@ __device__ __forceinline__ unsigned value_of_lane_xor(unsigned value, int distan
 #endif
 }
 
-/// A byte holds `team` fields. Turns field f of the team's thread t into field t of its thread f: what each thread has of every
-/// byte into one byte whole, and back.
+/// Transposes the team's bits: field f of thread t becomes field t of thread f, `team` fields per byte. This turns each
+/// thread's part of every byte into one whole byte, and back.
 template <int team>
 __device__ __forceinline__ unsigned exchange_bits(unsigned bits) {
   constexpr int width = kMaskBits / team;
 #pragma unroll
   for (int distance = 1; distance < team; distance *= 2) {
-    unsigned lower = 0; // the fields f without the bit `distance`
+    unsigned lower = 0; // the fields whose number has no bit `distance`
 #pragma unroll
     for (int field = 0; field < team; ++field) {
       lower |= (field & distance) == 0 ? ((1u << width) - 1) << field * width : 0;
@@ -102,7 +103,7 @@ __device__ __forceinline__ unsigned exchange_bits(unsigned bits) {
   return bits;
 }
 
-/// A thread's part of a block's tile, which begins at element `begin` and has `count` elements. `chunk`: elements per access.
+/// A thread's part of a block's tile of `count` elements from `begin` on. `chunk`: elements per access.
 template <typename T, Pass pass, int chunk, typename Parts, typename InputOrder, typename OutputOrder>
 __device__ __forceinline__ void run_tile(
     const T* input,
@@ -116,9 +117,9 @@ __device__ __forceinline__ void run_tile(
   constexpr int team = kMaskBits / chunk;
   constexpr int bytes = kThreadMaskBytes<T>;
   constexpr int planes = Parts::kPlanes;
-  // Single elements fill the registers sooner, and so does what bias_leaky_relu adds.
+  // Single-element accesses need more registers, and so does bias_leaky_relu's forward.
   constexpr int at_once = chunk == 1 || (planes > 1 && pass == Pass::kForward) ? 1 : bytes;
-  constexpr bool whole = chunk > 1; // such tiles only
+  constexpr bool whole = chunk > 1; // only whole tiles are moved in chunks
   const int lane = threadIdx.x % kRow;
   const int own_byte = lane % team * (kRow / team) + lane / team;
 #pragma unroll(whole ? bytes : 1)
@@ -126,7 +127,7 @@ __device__ __forceinline__ void run_tile(
     Chunk<T, chunk> chunks[at_once][team];
     typename Parts::template Neighbours<chunk> neighbours[at_once][team];
     unsigned bits[at_once][planes];
-    const auto row_of = [&](int b) { // of kRow mask bytes
+    const auto row_of = [&](int b) { // the first of kRow mask bytes
       return static_cast<int>((first + b) * (kThreads / kRow) + threadIdx.x / kRow) * kRow;
     };
     const auto element = [&](int b, int c) {
@@ -196,8 +197,8 @@ __device__ __forceinline__ void run_tile(
   }
 }
 
-/// One block per tile of n elements. `wide`: 16-byte accesses are possible. The mask (nullptr: none wanted) is dense; output may
-/// be input.
+/// Runs on n elements, one block per tile. `wide`: 16-byte accesses are possible. The mask is dense (nullptr: not
+/// wanted); output may be input.
 template <typename T, Pass pass, typename Parts, typename InputOrder, typename OutputOrder>
 __global__ C10_LAUNCH_BOUNDS_2(kThreads, (kBlocks<Parts, pass, InputOrder>)) void leaky_relu_kernel(
     const T* input,
@@ -210,7 +211,7 @@ __global__ C10_LAUNCH_BOUNDS_2(kThreads, (kBlocks<Parts, pass, InputOrder>)) voi
     bool wide) {
   const int64_t begin = static_cast<int64_t>(blockIdx.x) * kTile<T>;
   const int64_t left = n - begin;
-  // The same for all threads of a block: nothing diverges.
+  // Uniform for all threads of a block: nothing diverges.
   if (wide && left >= kTile<T>) {
     run_tile<T, pass, kChunk<T>>(input, output, mask, begin, kTile<T>, parts, input_order, output_order);
   } else {

@@ -38,7 +38,7 @@ cudaError_t launch(
       leaky_relu_kernel<T, pass, Parts, InputOrder, OutputOrder>, dim3(blocks), dim3(kThreads), arguments, 0, stream);
 }
 
-/// Of n > 0 elements in the same dense order.
+/// Runs on n > 0 elements of one dense order.
 template <typename T, Pass pass>
 cudaError_t run(Memory<T> memory, int64_t n, opmath_t<T> negative_slope, cudaStream_t stream) {
   return launch<T, pass>(memory, n, Plain<T>{negative_slope}, Dense{}, Dense{}, true, stream);
@@ -65,7 +65,7 @@ inline bool fits_32_bits(const StridedOrder& order) {
   return order.numel() <= std::numeric_limits<int32_t>::max() && extent <= std::numeric_limits<int32_t>::max();
 }
 
-/// True if each 16 bytes of the dense order, counted from its begin, lie together and aligned if the first of all are.
+/// True if each 16-byte chunk of the dense order is contiguous in the strided tensor, and aligned if the first one is.
 template <typename T>
 bool has_chunks(const StridedOrder& order) {
   const auto dims = order.dims();
@@ -90,7 +90,7 @@ cudaError_t run_strided(
   return launch<T, pass>(memory, order.numel(), parts, from, Dense{}, wide, stream);
 }
 
-/// Of a strided input of at most Strided<>::kMaxDims dimensions; its output is dense, or input itself.
+/// Runs on a strided input of at most Strided<>::kMaxDims dimensions; the output is dense, or is the input itself.
 template <typename T, Pass pass>
 cudaError_t run_strided(
     Memory<T> memory, opmath_t<T> negative_slope, const StridedOrder& order, bool in_place, cudaStream_t stream) {

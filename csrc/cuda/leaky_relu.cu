@@ -19,7 +19,7 @@ template <typename T, typename Run>
 void with_memory(
     const at::Tensor& input, const at::Tensor& output, const at::Tensor* mask, double negative_slope, const Run& run) {
   const c10::cuda::CUDAGuard guard(input.device());
-  // The output first: in place on a copy-on-write tensor this moves the data.
+  // The output's pointer first: in place on a copy-on-write tensor, this call moves the data.
   T* const out = output.mutable_data_ptr<T>();
   const cuda::Memory<T> memory{
       input.const_data_ptr<T>(), out, mask == nullptr ? nullptr : mask->mutable_data_ptr<uint8_t>()};

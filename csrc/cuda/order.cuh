@@ -1,20 +1,20 @@
 #pragma once
-// Where a kernel finds the elements of a tensor: from an element's number in the dense order to its offset in memory.
+// Maps an element's number in the dense order to its offset in memory.
 
 #include <cstdint>
 #include <type_traits>
 
 namespace leakyrelu_ext::cuda {
 
-/// The dense order itself.
 struct Dense {
   __device__ __forceinline__ int64_t operator()(int64_t number) const {
     return number;
   }
 };
 
-/// Division by multiplication (Granlund, Montgomery: Division by Invariant Integers using Multiplication, PLDI 1994, figure 4.1): a
-/// GPU has no instruction for it. For numbers below half of Index's: then high + number does not overflow.
+/// Division by multiplication (Granlund, Montgomery: Division by Invariant Integers using Multiplication, PLDI 1994,
+/// figure 4.1), because GPUs have no division instruction. Numbers must be below half of Index's range, so that high +
+/// number does not overflow.
 template <typename Index>
 class Divisor {
   using Product = std::conditional_t<sizeof(Index) == 4, uint64_t, unsigned __int128>;
@@ -52,7 +52,7 @@ struct Strided {
   };
 
   Dimension dims[kMaxDims]; // innermost of the dense order first
-  int last;                 // of dims
+  int last;                 // index of the last one in dims
 
   __device__ __forceinline__ Index operator()(int64_t number) const {
     auto rest = static_cast<Index>(number);

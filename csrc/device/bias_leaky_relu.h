@@ -1,5 +1,5 @@
 #pragma once
-// What every device's implementation of the bias_leaky_relu ops shares: argument checks, allocation and layout. A backend supplies
+// Shared by the bias_leaky_relu ops of all devices: argument checks, allocation and layout. A backend supplies
 //   empty_strided(sizes, strides, dtype, device) -> Tensor
 //   forward(BiasLeakyReLUForward)
 //   backward(BiasLeakyReLUBackward)
@@ -24,19 +24,19 @@
 
 namespace leakyrelu_ext {
 
-/// Not empty. `mask` is nullptr if none is wanted; else its first half says which sums were positive, and if
-/// settings.has_passed() a second half of as many bytes says where a gradient passes.
+/// A call with elements. `mask`: nullptr if not wanted; its first half says which sums were positive, and if
+/// settings.has_passed(), a second half of the same size says where a gradient passes.
 struct BiasLeakyReLUForward {
   const at::Tensor& input;    // any strides
   const at::Tensor* bias;     // contiguous, of the opmath dtype; nullptr: none
   const at::Tensor* residual; // of input's sizes and dtype, any strides; nullptr: none
-  const at::Tensor& output;   // dense; or input itself, which is dense then
+  const at::Tensor& output;   // dense; may be input
   const at::Tensor* mask;
-  Channels channels; // of output's memory order
+  Channels channels; // in output's memory order
   BiasLeakyReLUSettings settings;
 };
 
-/// Not empty.
+/// A call with elements.
 struct BiasLeakyReLUBackward {
   const at::Tensor& grad_output; // any strides
   const at::Tensor& mask;        // contiguous, in grad_input's memory order
@@ -52,7 +52,7 @@ struct BiasLeakyReLUBackward {
   }
 };
 
-/// The largest magnitude at which clamp() passes a gradient, negative if there is none.
+/// The largest magnitude at which clamp() passes a gradient; negative if it passes none.
 template <typename opmath>
 opmath passing(opmath clamp) {
   if (kGradPassesAtBound) {
@@ -61,7 +61,6 @@ opmath passing(opmath clamp) {
   return clamp > 0 ? std::nextafter(clamp, opmath(0)) : opmath(-1);
 }
 
-/// The constants in the kernel's precision.
 template <typename T>
 BiasLeakyReLUConstants<opmath_t<T>> constants_as(const BiasLeakyReLUSettings& settings) {
   using opmath = opmath_t<T>;
@@ -78,7 +77,7 @@ BiasLeakyReLUConstants<opmath_t<T>> constants_as(const BiasLeakyReLUSettings& se
 inline Channels channels_of(const at::Tensor& tensor, at::IntArrayRef dense_strides, int64_t dim) {
   dim = dim < 0 ? dim + tensor.dim() : dim;
   const int64_t count = tensor.size(dim);
-  // The stride of a dimension of size 1 says nothing.
+  // A dimension of size 1 may have any stride.
   return {count, count == 1 ? tensor.numel() : dense_strides[dim]};
 }
 
@@ -194,7 +193,7 @@ struct BiasLeakyReLUOps {
     at::Tensor bias_values, residual_values;
     Channels channels;
     if (arguments.bias.has_value()) {
-      // Asked first: for a small tensor every call of the dispatcher counts.
+      // Compare dtypes first: for a small tensor, every dispatcher call counts.
       const auto opmath = c10::promoteTypes(input.scalar_type(), at::kFloat);
       bias_values = arguments.bias->scalar_type() == opmath ? *arguments.bias : arguments.bias->to(opmath);
       bias_values = bias_values.contiguous();
@@ -213,7 +212,7 @@ struct BiasLeakyReLUOps {
     check_not_overlapping(input, op);
     check_holds(input, arguments.residual, op);
     const Promoted operands = promote(input, arguments.residual);
-    // Another tensor that shares this memory would be overwritten before it is read.
+    // A bias or residual in the same memory would be overwritten before it is read.
     const bool shared = (arguments.bias.has_value() && arguments.bias->is_alias_of(input)) ||
         (arguments.residual.has_value() && arguments.residual->is_alias_of(input));
     if (input.is_non_overlapping_and_dense() && !shared) {

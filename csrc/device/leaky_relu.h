@@ -1,10 +1,10 @@
 #pragma once
-// What every device's implementation of the ops shares: argument checks, allocation and layout. A backend supplies
+// Shared by the leaky_relu ops of all devices: argument checks, allocation and layout. A backend supplies
 //   empty_strided(sizes, strides, dtype, device)            -> Tensor
-//   forward(input, output, mask or nullptr, negative_slope)  over dense tensors of one memory order; output may be input
+//   forward(input, output, mask or nullptr, negative_slope)  on dense tensors of one memory order; output may be input
 //   backward(grad_output, mask, grad_input, negative_slope)  likewise
-//   forward_strided   the same, of any strided input; output is dense, or input itself (then no two elements share memory)
-//   backward_strided  the same, of any strided grad_output; grad_input is dense
+//   forward_strided   like forward, with any strided input; output is dense, or is input (no elements share memory)
+//   backward_strided  like backward, with any strided grad_output; grad_input is dense
 // and registers the ops with DeviceOps<Backend>::register_kernels(m).
 
 #include <ATen/core/Tensor.h>
@@ -22,8 +22,8 @@
 
 namespace leakyrelu_ext {
 
-/// The slope in the kernel's precision. Every NaN becomes the same one: the bfloat16 kernels round in integers, where a NaN
-/// with low payload bits would carry over into another number.
+/// The slope in the kernel's precision. All NaN become the same: the bfloat16 kernels round as integers, which could
+/// carry a NaN's low payload bits over into another number.
 template <typename T>
 opmath_t<T> slope_as(double negative_slope) {
   return std::isnan(negative_slope) ? std::numeric_limits<opmath_t<T>>::quiet_NaN()
