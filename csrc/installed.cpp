@@ -1,5 +1,5 @@
-// Kernels for aten::leaky_relu and leaky_relu_ at the dispatch keys of the devices that we have kernels for. What they do not
-// take (transforms, tracers, subclasses, other dtypes) goes on to the kernel that PyTorch has there.
+// Kernels for aten::leaky_relu and leaky_relu_ at the dispatch keys of the devices with native kernels. Calls that they
+// do not support (transforms, tracers, subclasses, other dtypes) go on to PyTorch's own.
 
 #include "installed.h"
 
@@ -70,8 +70,8 @@ const c10::OperatorHandle& aten_op(bool inplace) {
   return inplace ? in_place : out_of_place;
 }
 
-/// PyTorch's own kernel. First called before ours are registered; kept for as long as the process lives, as PyTorch keeps it:
-/// a call may be on its way there at any time.
+/// PyTorch's own kernel. First called before ours are registered. Never freed, as in PyTorch: a call may be on its way
+/// to it at any time.
 template <DispatchKey key, bool inplace>
 const c10::SafeKernelFunction& original() {
   static const auto* kernel = new auto(aten_op(inplace).getComputedKernelForDispatchKey(key));
@@ -85,7 +85,7 @@ at::Tensor call_original(c10::DispatchKeySet keys, const at::Tensor& self, const
   return std::move(stack[0]).toTensor();
 }
 
-/// PyTorch rounds an int once, to the kernel's precision; ours go through double.
+/// True for a real number that double holds: PyTorch rounds an int once, to the kernel's precision; we pass doubles.
 bool is_double(const at::Scalar& number) {
   if (number.isComplex() || number.isSymbolic()) {
     return false;
@@ -95,7 +95,7 @@ bool is_double(const at::Scalar& number) {
       (number.type() != at::kUInt64 && number.toLong() >= -kExact && number.toLong() <= kExact);
 }
 
-/// A plain tensor of a dtype that we have kernels for.
+/// True for a plain tensor of a supported dtype and a slope that is_double.
 template <DispatchKey device>
 bool takes(const at::Tensor& self, const at::Scalar& negative_slope) {
   const auto dtype = self.scalar_type();
@@ -132,7 +132,7 @@ struct Kernels {
     if (takes<device>(self, negative_slope) && !recorder_active()) {
       switch (route(self)) {
         case Route::record:
-          // Everything autograd refuses is refused before a byte is overwritten.
+          // Raise autograd's errors before any byte is overwritten.
           torch::autograd::check_inplace(self, /*requires_grad=*/true);
           check_not_inference(self);
           stats::count(stats::installed_calls);
@@ -178,7 +178,7 @@ struct Kernels {
   }
 
   static void register_in(std::vector<std::unique_ptr<torch::Library> >& libraries) {
-    // The devices' first: until autograd's are there, calls that record go to PyTorch's node, which calls these.
+    // Devices first: until autograd's kernels are registered, recording calls go to PyTorch's, which call these.
     auto& below = libraries.emplace_back(new torch::Library(torch::Library::IMPL, "aten", device, __FILE__, __LINE__));
     below->impl("leaky_relu", TORCH_FN(leaky_relu));
     below->impl("leaky_relu_", TORCH_FN(leaky_relu_));
@@ -189,7 +189,7 @@ struct Kernels {
   }
 
  private:
-  /// Two libraries that replace the same kernel know nothing of each other: one's would be lost.
+  /// Raises if another library has replaced the kernel: replacements do not know of each other, so one would be lost.
   template <DispatchKey key, bool inplace>
   static void check_is_pytorchs() {
     const auto now = aten_op(inplace).getComputedKernelForDispatchKey(key);
@@ -206,8 +206,8 @@ using KernelsOnCPU = Kernels<DispatchKey::CPU, DispatchKey::AutogradCPU>;
 using KernelsOnCUDA = Kernels<DispatchKey::CUDA, DispatchKey::AutogradCUDA>;
 #endif
 
-/// Without PyTorch's warning of a kernel that replaces another: that is what we are asked for. Always rather than once, as the
-/// one warning there is belongs to somebody else.
+/// Hides PyTorch's warning that a kernel replaces another, which is the purpose here. Sets warnAlways meanwhile: the
+/// warning that PyTorch shows only once belongs to somebody else.
 struct WithoutWarnings final : c10::WarningHandler {
   const bool always = c10::WarningUtils::get_warnAlways();
   c10::WarningUtils::WarningHandlerGuard guard{this};

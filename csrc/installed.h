@@ -1,12 +1,12 @@
 #pragma once
-// Our kernels under PyTorch's own aten::leaky_relu and leaky_relu_, in the whole process.
+// Runs PyTorch's own aten::leaky_relu and leaky_relu_ on our kernels, in the whole process.
 
 namespace leakyrelu_ext {
 
-/// Puts them there. False if they are there already.
+/// Registers our kernels. Returns false if they are registered already.
 bool install();
 
-/// Takes them away: what is left is PyTorch's own. False if they were not there.
+/// Restores PyTorch's own kernels. Returns false if ours were not registered.
 bool uninstall();
 
 bool installed();

@@ -1,7 +1,7 @@
 // Every schema of leakyrelu_ext, in one place.
 //
 // mask: one bit per element (1 where input > 0), LSB first, in the memory order of a dense tensor with the output's
-// strides; uint8 of shape (ceil(numel / 8),). output_strides: the strides of that dense tensor, None if it is contiguous.
+// strides; uint8 of shape (ceil(numel / 8),). output_strides: the strides of that tensor, None if it is contiguous.
 
 #include <torch/library.h>
 
@@ -14,11 +14,11 @@ TORCH_LIBRARY(leakyrelu_ext, m) {
   m.def(
       "leaky_relu_backward(Tensor grad_output, Tensor mask, float negative_slope, SymInt[]? output_strides) -> Tensor",
       tags);
-  // For the sole owner of grad_output, which is dense in the mask's order; not differentiable.
+  // For callers that alone own grad_output, which is dense in the mask's order. Not differentiable.
   m.def("leaky_relu_backward_(Tensor(a!) grad_output, Tensor mask, float negative_slope) -> ()", tags);
 
-  // dropout(clamp(gain * leaky_relu(input + bias + residual))). Its mask has a second half with clamp or dropout: one more bit per
-  // element, 1 where a gradient passes, neither clamped nor dropped.
+  // dropout(clamp(gain * leaky_relu(input + bias + residual))). With clamp or dropout its mask has a second half: one
+  // more bit per element, 1 where a gradient passes, neither clamped nor dropped.
   const std::vector<at::Tag> random{at::Tag::pt2_compliant_tag, at::Tag::nondeterministic_seeded};
   const std::string arguments =
       "Tensor? bias=None, float negative_slope=0.01, Tensor? residual=None, int dim=1, float gain=1.0, "
@@ -27,14 +27,14 @@ TORCH_LIBRARY(leakyrelu_ext, m) {
   m.def(("bias_leaky_relu_(Tensor(a!) input, " + arguments + " -> Tensor(a!)").c_str(), random);
   m.def(("bias_leaky_relu_forward(Tensor input, " + arguments + " -> (Tensor output, Tensor mask)").c_str(), random);
   m.def(("bias_leaky_relu_forward_(Tensor(a!) input, " + arguments + " -> Tensor mask").c_str(), random);
-  // output_mask: which of the results are wanted; the others are empty. grad_bias: the sum of grad_input over all dimensions but
-  // `dim`, of dtype bias_dtype.
+  // output_mask: which results are wanted; the others are empty. grad_bias: the sum of grad_input over all dimensions
+  // but `dim`, of dtype bias_dtype.
   m.def(
       "bias_leaky_relu_backward(Tensor grad_output, Tensor mask, float negative_slope, SymInt[]? output_strides, "
       "float gain, float dropout_p, int dim, ScalarType bias_dtype, bool[2] output_mask) -> "
       "(Tensor grad_input, Tensor grad_bias)",
       tags);
-  // As leaky_relu_backward_.
+  // See leaky_relu_backward_.
   m.def(
       "bias_leaky_relu_backward_(Tensor(a!) grad_output, Tensor mask, float negative_slope, float gain, float dropout_p, "
       "int dim, ScalarType bias_dtype, bool with_bias) -> Tensor grad_bias",

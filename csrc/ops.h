@@ -1,5 +1,5 @@
 #pragma once
-// The ops as C++ calls through the dispatcher. Schemas: ops.cpp.
+// Handles for calling the ops through the dispatcher. Schemas: ops.cpp.
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>

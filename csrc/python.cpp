@@ -25,12 +25,12 @@
 namespace leakyrelu_ext {
 namespace {
 
-/// Tracers and tensors that rewrite ops below Python know ATen's, not ours.
+/// True under tracers and for tensors that rewrite ops below Python: they know ATen's ops, not ours.
 bool wants_aten(const at::Tensor& input) {
   return input.unsafeGetTensorImpl()->is_python_dispatch() || recorder_active() || torch::jit::tracer::isTracing();
 }
 
-/// Under a mode that only looks on: it is shown aten's op.
+/// Runs under an observer mode, which sees aten's op.
 at::Tensor observed_leaky_relu(const at::Tensor& input, double negative_slope) {
   return route(input) == Route::record ? record_leaky_relu(input, negative_slope, /*under_aten=*/false)
                                        : at::leaky_relu(input, negative_slope);
@@ -74,7 +74,7 @@ PyObject* run_(at::Tensor input, const at::Scalar& negative_slope) {
   return THPVariable_Wrap(std::move(input));
 }
 
-/// Arguments that are not plainly (Tensor, float): PyTorch's own parser converts them or words the TypeError.
+/// For arguments other than (Tensor, float): PyTorch's own parser converts them or words the TypeError.
 PyObject* parse_and_run(
     torch::PythonArgParser& parser,
     PyObject* const* args,
@@ -113,7 +113,7 @@ PyObject* leaky_relu_(PyObject* /*module*/, PyObject* const* args, Py_ssize_t co
   END_HANDLE_TH_ERRORS
 }
 
-/// Of arguments that the parser refuses: the same with the names that callers have to use, so that the message does.
+/// Parses refused arguments again with the names that callers have to use, so that the error message has them.
 void refuse_by_name(PyObject* args) {
   static torch::PythonArgParser parser(
       {"bias_leaky_relu(Tensor input, Tensor? bias, double negative_slope, *, Tensor? residual, int64_t dim, double gain, "
@@ -210,17 +210,17 @@ PyObject* get_saved_mask(PyObject* self, void* /*closure*/) {
   END_HANDLE_TH_ERRORS
 }
 
-using namespace torch::autograd; // the macro's names are there
+using namespace torch::autograd; // for the macro's names
 PyGetSetDef node_properties[] = {
     THP_FUNCTION_DEFAULT_PROPERTIES,
     {"_saved_mask", get_saved_mask, nullptr, nullptr, nullptr},
     {"_saved_negative_slope", get_saved_negative_slope, nullptr, nullptr, nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
-/// Gives grad_fn a Python type of its own. AOTAutograd takes a node without one for a custom autograd.Function's, and then
-/// returns the result of an in-place op as a copy.
+/// Gives grad_fn a Python type of its own. AOTAutograd would take a node without one for a custom autograd.Function's,
+/// and return the result of an in-place op as a copy.
 void register_node_type(pybind11::module_& m, const std::type_info& node, const char* name) {
-  auto* type = new PyTypeObject{}; // for as long as the process lives, as PyTorch's own
+  auto* type = new PyTypeObject{}; // never freed, like PyTorch's own
   torch::autograd::_initFunctionPyTypeObject(*type, name, node_properties, /*function_methods=*/nullptr);
   torch::autograd::registerCppFunction(node, type);
   m.add_object(name, reinterpret_cast<PyObject*>(type));

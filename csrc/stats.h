@@ -1,5 +1,5 @@
 #pragma once
-// Counters behind leakyrelu_ext.stats(). Relaxed: they order nothing.
+// Counters of leakyrelu_ext.stats(). Relaxed, as they order nothing.
 
 #include <atomic>
 #include <cstdint>

@@ -1,6 +1,6 @@
 #pragma once
-// What differs between the torch releases that this compiles against, 2.7 to 2.15, each with the release that brought it.
-// A library runs only on the release it was compiled against (leakyrelu_ext/_library.py): all is decided when compiling.
+// Differences between the supported torch releases, 2.7 to 2.15, each with the release that introduced it. A library
+// runs only on the release it was compiled against (leakyrelu_ext/_library.py), so all is decided at compile time.
 
 #include <ATen/core/Tensor.h>
 #include <torch/csrc/autograd/VariableTypeUtils.h>
@@ -17,7 +17,7 @@
 #error "leakyrelu_ext needs torch >= 2.7"
 #endif
 
-/// What the built-in raises for a dtype that it has no kernels for. 2.8: NotImplementedError (pytorch#155470), before RuntimeError.
+/// The built-in's error for a dtype without kernels: NotImplementedError since 2.8 (pytorch#155470), or RuntimeError.
 #if LEAKYRELU_EXT_TORCH_FROM(2, 8)
 #define LEAKYRELU_EXT_CHECK_DTYPE TORCH_CHECK_NOT_IMPLEMENTED
 #else
@@ -26,21 +26,21 @@
 
 namespace leakyrelu_ext {
 
-/// Whether clamp() passes a gradient where the value equals a bound. 2.14: no longer (pytorch#191142).
+/// Whether clamp() passes a gradient where the value equals a bound. Not since 2.14 (pytorch#191142).
 constexpr bool kGradPassesAtBound = !LEAKYRELU_EXT_TORCH_FROM(2, 14);
 
-/// Whether the caller holds the only reference, strong or weak. An object in Python counts as one: weak references there find
-/// it again.
+/// Whether the caller holds the only reference, strong or weak. A Python object counts as one, because weak references
+/// in Python can reach it again.
 inline bool is_uniquely_owned(const at::Tensor& tensor) {
 #if LEAKYRELU_EXT_TORCH_FROM(2, 10)
-  return tensor.is_uniquely_owned(); // 2.10: such an object is in the counts (pytorch#167564)
+  return tensor.is_uniquely_owned(); // since 2.10 the counts include the Python object (pytorch#167564)
 #else
   return tensor.use_count() == 1 && tensor.weak_use_count() == 1 &&
       !tensor.unsafeGetTensorImpl()->pyobj_slot()->owns_pyobj();
 #endif
 }
 
-/// As above, but for weak references.
+/// The same for a storage; weak references do not matter.
 inline bool is_uniquely_owned(const c10::Storage& storage) {
 #if LEAKYRELU_EXT_TORCH_FROM(2, 10)
   return storage.use_count() == 1;
@@ -68,7 +68,7 @@ NodePtr<Node> make_node() {
 }
 #endif
 
-// 2.14: an in-place op may get another node than its own, and creation hooks are called once a node is complete.
+// 2.14: rebase_history may return another node than the given one, and creation hooks run once a node is complete.
 #if LEAKYRELU_EXT_TORCH_FROM(2, 14)
 inline NodePtr<torch::autograd::Node> attach_inplace(
     const at::Tensor& input, const NodePtr<torch::autograd::Node>& node) {

@@ -1,5 +1,5 @@
 #pragma once
-// The arithmetic of one element. Every kernel, on host and device, includes this one definition.
+// The arithmetic of one element, defined once for all kernels on host and device.
 
 #include <c10/macros/Macros.h>
 
@@ -18,7 +18,7 @@ C10_HOST_DEVICE inline bool is_positive(opmath x) {
   return x > opmath(0);
 }
 
-/// Forward with value = input, backward with value = grad_output. A select, never max(): with max() a slope above 1 is wrong.
+/// Forward: value = input. Backward: value = grad_output. A select, because max() is wrong for slopes above 1.
 template <typename opmath>
 C10_HOST_DEVICE inline opmath scale_unless(bool positive, opmath value, opmath negative_slope) {
   return positive ? value : value * negative_slope;
@@ -29,21 +29,21 @@ template <typename opmath>
 struct Activated {
   opmath value;
   bool positive;
-  bool passed; // a gradient
+  bool passed; // whether a gradient passes
 };
 
 template <typename opmath>
 struct BiasLeakyReLUConstants {
   opmath negative_slope;
   opmath gain;
-  opmath clamp;         // where clamped
-  opmath passing;       // where clamped: a gradient passes up to this magnitude
-  opmath dropout_scale; // of the elements kept
+  opmath clamp;         // if clamped
+  opmath passing;       // if clamped: the largest magnitude at which a gradient passes
+  opmath dropout_scale; // factor of the elements kept
   bool clamped;
 };
 
-/// The products in the order of the separate ops, so that in float32 and float64 the results are theirs. NaN passes the clamp,
-/// but no gradient passes there, as in at::clamp.
+/// Multiplies in the order of the separate ops, so float32 and float64 results equal theirs. As in at::clamp, NaN stays
+/// NaN, but no gradient passes there.
 template <typename opmath>
 C10_HOST_DEVICE inline Activated<opmath> activate(
     opmath sum, bool kept, const BiasLeakyReLUConstants<opmath>& constants) {
@@ -58,7 +58,7 @@ C10_HOST_DEVICE inline Activated<opmath> activate(
   return {kept ? value * constants.dropout_scale : opmath(0), positive, passed};
 }
 
-/// Its derivative times grad. `gain` includes the dropout_scale.
+/// The derivative of activate() times grad. `gain` includes the dropout_scale.
 template <typename opmath>
 C10_HOST_DEVICE inline opmath activation_grad(
     bool positive, bool passed, opmath grad, opmath negative_slope, opmath gain) {
@@ -68,7 +68,6 @@ C10_HOST_DEVICE inline opmath activation_grad(
 /// Elements per mask byte; bit i of byte b (LSB first) belongs to element 8 * b + i in memory order.
 constexpr int64_t kMaskBits = 8;
 
-/// Bytes of the mask of n elements.
 template <typename Int>
 constexpr Int mask_bytes(Int n) {
   return (n + (kMaskBits - 1)) / kMaskBits;

@@ -1,5 +1,5 @@
 #pragma once
-// bias_leaky_relu: dropout(clamp(gain * leaky_relu(input + bias + residual))). What one call computes, apart from its tensors.
+// The settings of bias_leaky_relu, dropout(clamp(gain * leaky_relu(input + bias + residual))): all but its tensors.
 
 #include <cstdint>
 #include <optional>
@@ -12,18 +12,18 @@ struct BiasLeakyReLUSettings {
   std::optional<double> clamp = std::nullopt;
   double dropout_p = 0;
 
-  /// One bit per element says whether the sum was positive, a second one whether a gradient passes: neither clamped nor dropped.
+  /// Whether the mask has a second bit per element, which says that a gradient passes: neither clamped nor dropped.
   bool has_passed() const {
     return clamp.has_value() || dropout_p > 0;
   }
 
-  /// What dropout multiplies the elements by that it keeps.
+  /// The factor of the elements that dropout keeps.
   double dropout_scale() const {
     return dropout_p < 1 ? 1 / (1 - dropout_p) : 0;
   }
 };
 
-/// Element e of a tensor, counted in its dense memory order, belongs to channel e / inner % count.
+/// Element number e of the dense memory order belongs to channel e / inner % count.
 struct Channels {
   int64_t count = 1;
   int64_t inner = 1;

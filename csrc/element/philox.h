@@ -1,5 +1,5 @@
 #pragma once
-// Random numbers by counter: the number of an element depends on nothing but the seed and the element, not on threads.
+// Counter-based random numbers: an element's number depends only on the seed and the element, not on threads.
 
 #include <c10/macros/Macros.h>
 
@@ -35,7 +35,7 @@ C10_HOST_DEVICE inline Random4 philox(uint64_t seed, uint64_t offset, uint64_t i
   return counter;
 }
 
-/// An element is kept if its number is below this.
+/// An element is kept if its random number is below this.
 inline uint64_t keep_threshold(double dropout_p) {
   return static_cast<uint64_t>((1 - dropout_p) * 4294967296.0);
 }

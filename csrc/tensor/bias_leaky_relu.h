@@ -1,5 +1,5 @@
 #pragma once
-// The arguments of the bias_leaky_relu ops, as one object, and what is refused of them.
+// The arguments of the bias_leaky_relu ops as one object, and their checks.
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/DispatchKeySet.h>
@@ -13,7 +13,7 @@
 
 namespace leakyrelu_ext {
 
-/// All but input.
+/// All arguments but input.
 struct BiasLeakyReLUArguments {
   const std::optional<at::Tensor>& bias;
   double negative_slope;
@@ -43,8 +43,8 @@ struct BiasLeakyReLUArguments {
   }
 };
 
-/// A function of (input, arguments), or (keys, input, arguments), as the dispatcher calls it. (Signature is a parameter for nvcc,
-/// which takes specialisations by the function's type alone for the same one.)
+/// Adapts function(input, arguments) or function(keys, input, arguments) to the dispatcher. (Signature is a parameter
+/// for nvcc, which takes specialisations that differ only in the function's type for the same one.)
 template <auto function, typename Signature = decltype(function)>
 struct Unpacked;
 
@@ -85,7 +85,7 @@ inline void check_dim(const at::Tensor& tensor, int64_t dim, const char* op, con
       "', from ", -tensor.dim(), " to ", tensor.dim() - 1, ", got ", dim);
 }
 
-/// As check_mask, with or without a second half.
+/// Like check_mask, but the mask may have a second half.
 inline void check_bias_leaky_relu_mask(
     const at::Tensor& grad_output, const at::Tensor& mask, double dropout_p, const char* op) {
   const c10::SymInt bytes = mask_bytes(grad_output.sym_numel());
@@ -106,7 +106,7 @@ inline void check_bias_dtype(at::ScalarType dtype, const char* op) {
       "(): argument 'bias_dtype' must be float64, float32, bfloat16 or float16, got ", dtype);
 }
 
-/// What bias_leaky_relu and its kin refuse.
+/// The checks that the forward ops share.
 inline void check_bias_leaky_relu(const char* op, const at::Tensor& input, const BiasLeakyReLUArguments& arguments) {
   const auto& [bias, negative_slope, residual, dim, gain, clamp, dropout_p] = arguments;
   const auto check_tensor = [&](const at::Tensor& tensor, const char* argument) {
@@ -145,7 +145,7 @@ inline void check_bias_leaky_relu(const char* op, const at::Tensor& input, const
       dropout_p >= 0 && dropout_p <= 1, op, "(): argument 'dropout_p' must be from 0 to 1, got ", dropout_p);
 }
 
-/// In place, input must hold what the addition gives.
+/// In place, input's dtype must be that of the sum.
 inline void check_holds(const at::Tensor& input, const std::optional<at::Tensor>& residual, const char* op) {
   TORCH_CHECK(
       !residual.has_value() || c10::promoteTypes(input.scalar_type(), residual->scalar_type()) == input.scalar_type(),

@@ -1,5 +1,5 @@
 #pragma once
-// Refusals that every implementation of an op shares. Messages name the op, the argument, what came and what is accepted.
+// Checks that all implementations of an op share. Messages name the op, the argument, its value and what is accepted.
 
 #include <ATen/MemoryOverlap.h>
 #include <ATen/core/Tensor.h>
@@ -23,14 +23,14 @@ inline void check_floating(const at::Tensor& tensor, const char* op, const char*
       "' must be of dtype float64, float32, bfloat16 or float16");
 }
 
-/// As the built-in: a slope that overflows the precision of the arithmetic is refused, also for an empty tensor.
+/// Like the built-in, raises if the slope overflows the precision of the arithmetic, even for an empty tensor.
 inline void check_slope(at::ScalarType dtype, double negative_slope) {
   if (dtype != at::kDouble) {
     c10::Scalar(negative_slope).to<float>();
   }
 }
 
-/// What a mask has been through that is none.
+/// Explains a mask of the wrong dtype.
 inline const char* mask_hint(const at::Tensor& mask) {
   return mask.scalar_type() == at::kByte
       ? ""
@@ -56,7 +56,7 @@ inline void check_strides_size(const at::Tensor& grad_output, size_t strides, co
       "), got ", strides);
 }
 
-/// The kernels write numel consecutive elements: strides that do not describe such memory must not reach them.
+/// The kernels write numel consecutive elements, so strides must describe such memory.
 inline void check_dense(at::IntArrayRef sizes, at::IntArrayRef strides, const char* op) {
   std::vector<int64_t> ascending(sizes.size());
   std::iota(ascending.begin(), ascending.end(), 0);
@@ -73,7 +73,7 @@ inline void check_dense(at::IntArrayRef sizes, at::IntArrayRef strides, const ch
       strides);
 }
 
-/// Layouts that no kernel takes: the exception type that the built-in raises for each.
+/// Layouts without kernels raise the same exception type as the built-in.
 inline void check_layout(const at::Tensor& input, const char* op, const char* argument = "input") {
   const auto layout = input.layout();
   TORCH_CHECK_NOT_IMPLEMENTED(
@@ -91,7 +91,7 @@ inline void check_not_overlapping(const at::Tensor& input, const char* op) {
       "single memory location. Please clone() the tensor before performing the operation.");
 }
 
-/// PyTorch's own refusal comes with the version counter's step, after the write; this one comes before.
+/// PyTorch's own check comes with the version counter's increment, after the write; this one comes before.
 inline void check_not_inference(const at::Tensor& input) {
   TORCH_CHECK(
       !input.is_inference() || c10::InferenceMode::is_enabled(),

@@ -1,5 +1,5 @@
 #pragma once
-// Layouts: which dense memory order a tensor's results and its mask take.
+// The dense memory order of a tensor's results and its mask.
 
 #include <ATen/ExpandUtils.h>
 #include <ATen/core/Tensor.h>
@@ -12,7 +12,7 @@
 
 namespace leakyrelu_ext {
 
-/// The strides of at::empty_like(tensor): the tensor's own if it is dense, else dense ones in the same order of dimensions.
+/// The strides of at::empty_like(tensor): the tensor's own if it is dense, else dense ones in the same dimension order.
 inline c10::DimVector dense_strides(const at::Tensor& tensor) {
   if (tensor.is_non_overlapping_and_dense()) {
     return c10::DimVector(tensor.strides());
@@ -20,7 +20,7 @@ inline c10::DimVector dense_strides(const at::Tensor& tensor) {
   return c10::DimVector(at::infer_dense_strides(tensor.sizes(), tensor.strides()));
 }
 
-/// dense_strides() also of symbols.
+/// dense_strides(), also for symbolic shapes.
 inline c10::SymDimVector dense_sym_strides(const at::Tensor& tensor) {
   if (tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) {
     return c10::SymDimVector(at::empty_like(tensor).sym_strides());
@@ -38,8 +38,8 @@ inline bool same_order(at::IntArrayRef sizes, at::IntArrayRef strides, at::IntAr
   return true;
 }
 
-/// Gives a new result of dense_strides() those that PyTorch's elementwise kernels choose where a size of 1, or none, leaves a
-/// choice: a contiguous input's, else channels_last's. What comes after may ask for strides, or choose a kernel by them.
+/// Gives a new result the strides that PyTorch's elementwise kernels choose where sizes of 0 or 1 leave a choice:
+/// contiguous if the input is, else channels_last if the input is. Later code may depend on these strides.
 inline void as_elementwise_strides(const at::Tensor& input, const at::Tensor& output) {
   const c10::DimVector sizes(output.sizes());
   if (input.is_contiguous()) {
@@ -49,7 +49,7 @@ inline void as_elementwise_strides(const at::Tensor& input, const at::Tensor& ou
   }
 }
 
-/// False if no two elements share memory (in terms of offsets); true also where that is hard to tell.
+/// False if all elements have different offsets; true if some share one, or if that is hard to tell.
 inline bool may_overlap(const at::Tensor& tensor) {
   c10::SmallVector<std::pair<int64_t, int64_t>, 5> by_stride; // stride, size
   for (int64_t d = 0; d < tensor.dim(); ++d) {
@@ -58,7 +58,7 @@ inline bool may_overlap(const at::Tensor& tensor) {
     }
   }
   std::sort(by_stride.begin(), by_stride.end());
-  int64_t extent = 1; // of the elements of all dimensions so far
+  int64_t extent = 1; // spanned by the dimensions so far
   for (const auto& [stride, size] : by_stride) {
     if (stride < extent) {
       return true;

@@ -1,5 +1,5 @@
 #pragma once
-// input and residual of different dtypes: both in the one that PyTorch's addition would give.
+// Casts input and residual to the dtype of their sum in PyTorch.
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/ScalarType.h>

@@ -1,5 +1,5 @@
 #pragma once
-// How a strided tensor lies against a dense one of the same shape.
+// The memory order of a strided tensor compared with a dense one of the same shape.
 
 #include <c10/util/ArrayRef.h>
 #include <c10/util/SmallVector.h>
@@ -9,14 +9,14 @@
 
 namespace leakyrelu_ext {
 
-/// The dimensions of a strided tensor in the order in which a dense one has them in memory, innermost first; those that run on
-/// into each other are one.
+/// The dimensions of a strided tensor in the dense tensor's memory order, innermost first. Dimensions that one stride
+/// can traverse together are merged.
 class StridedOrder {
  public:
   struct Dimension {
     int64_t size;
     int64_t stride;   // of the strided tensor
-    int64_t position; // the distance of neighbours in the dense order
+    int64_t position; // distance of neighbours in the dense order
   };
 
   StridedOrder(c10::IntArrayRef sizes, c10::IntArrayRef strides, c10::IntArrayRef dense_strides) {
