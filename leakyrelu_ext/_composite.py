@@ -1,6 +1,6 @@
-"""Leaky ReLU in PyTorch's own ops: under torch.compile and export, and where the compiled library is missing.
+"""Leaky ReLU composed of PyTorch's own ops, for torch.compile and export, and if the compiled library is missing.
 
-Its masks are bool tensors of the input's shape, not packed bits: they never meet the compiled library's.
+Masks are bool tensors of the input's shape, not packed bits: the compiled library never gets them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ def leaky_relu(input: Tensor, negative_slope: float) -> Tensor:
 def leaky_relu_(input: Tensor, negative_slope: float) -> Tensor:
     if isinstance(negative_slope, (int, float)) and negative_slope >= 0:
         return F.leaky_relu(input, negative_slope, inplace=True)
-    # The built-in takes the sign from its output: below 0 its gradient raises, and under Inductor is silently wrong.
+    # The built-in infers the sign from its output: with a negative slope its gradient raises, and under Inductor it is
+    # silently wrong.
     output = F.leaky_relu(torch.clone(input), negative_slope)
     return input.copy_(output)
 
 
 def leaky_relu_forward(input: Tensor, negative_slope: float) -> tuple[Tensor, Tensor]:
-    """As the op of that name, but with a bool mask of ``input``'s shape."""
+    """Like the op of the same name, but with a bool mask of ``input``'s shape."""
     return F.leaky_relu(input, negative_slope), input > 0
 
 
@@ -51,7 +52,7 @@ def check_bias_leaky_relu(
     clamp: float | None = None,
     dropout_p: float = 0.0,
 ) -> None:
-    """Refuses what the compiled ops refuse, in their words. ``op``: its name, which ends in ``_`` if it is in place."""
+    """Raises what the compiled ops raise, with the same messages. ``op``: their name, which ends in ``_`` if in place."""
     bound = 0.0 if clamp is None else clamp
     numbers = {"negative_slope": negative_slope, "gain": gain, "clamp": bound, "dropout_p": dropout_p}
     if isinstance(dim, bool) or not isinstance(dim, (int, torch.SymInt)):
@@ -110,7 +111,7 @@ def bias_leaky_relu(
 ) -> Tensor:
     check_bias_leaky_relu("bias_leaky_relu", input, bias, negative_slope, residual, dim, gain, clamp, dropout_p)
     dtype = input.dtype if residual is None else torch.promote_types(input.dtype, residual.dtype)
-    # As the kernels: float arithmetic for the 16-bit dtypes, rounded once at the end.
+    # Like the kernels: float arithmetic for the 16-bit dtypes, rounded once at the end.
     opmath = torch.promote_types(dtype, torch.float32)
     x = input.to(opmath)
     if bias is not None:
@@ -123,7 +124,7 @@ def bias_leaky_relu(
     if gain != 1:
         x = x * gain
     if clamp is not None:
-        bound = clamp if clamp <= torch.finfo(opmath).max else math.inf  # torch refuses one beyond what the dtype holds
+        bound = clamp if clamp <= torch.finfo(opmath).max else math.inf  # torch raises for a bound beyond the dtype's range
         x = x.clamp(-bound, bound)
     if dropout_p:
         x = F.dropout(x, dropout_p)

@@ -1,4 +1,4 @@
-"""Loads the compiled library and registers the ops' fake kernels; without the library, the built-in stands in."""
+"""Loads the compiled library and registers the ops' fake kernels; without the library, the built-in is used."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _FOLDER = Path(__file__).parent
 
 
 def is_set(variable: str) -> bool:
-    """Whether an environment variable says yes."""
+    """True if the environment variable is set, and not to 0, false, no or off."""
     return os.environ.get(variable, "").lower() not in ("", "0", "false", "no", "off")
 
 
 class _Torch(NamedTuple):
-    """A build of torch: its version, and the version of what it is for besides CPUs."""
+    """A build of torch: its version, and that of its GPU platform, if it has one."""
 
     version: str
     cuda: str | None = None
@@ -40,7 +40,7 @@ class _Torch(NamedTuple):
 
 
 def _same_abi(built: _Torch, running: _Torch) -> bool:
-    """Patch releases of one torch share their C++ ABI, minor versions of CUDA and ROCm too; pre-releases promise nothing."""
+    """Patch releases of torch share a C++ ABI, and so do minor versions of CUDA and ROCm; pre-releases promise nothing."""
     release = re.compile(r"(\d+\.\d+)\.\d+(\+[\w.]+)?")
     one, other = release.fullmatch(built.version), release.fullmatch(running.version)
     same_release = one[1] == other[1] if one and other else built.version == running.version
@@ -49,7 +49,7 @@ def _same_abi(built: _Torch, running: _Torch) -> bool:
 
 
 def _load() -> ModuleType:
-    """Imports ``_C``, but not one compiled against another torch: its C++ ABI may differ without a missing symbol."""
+    """Imports ``_C``, unless it was compiled against another torch: the ABI may differ even if no symbol is missing."""
     try:
         built = importlib.import_module("leakyrelu_ext._built_with")
     except ImportError as error:
@@ -83,15 +83,15 @@ except ImportError as error:
 
 
 def build_info() -> dict[str, Any]:
-    """What is installed and which kernels will run.
+    """Reports what is installed and which kernels will run.
 
     Returns:
         A dict with ``version``, ``native`` (the compiled library is loaded), ``obstacle`` (why not, else None),
-        ``installed`` (PyTorch's ops that run on our kernels, see :func:`leakyrelu_ext.install`), ``torch`` and ``python``
-        (those running), and ``platform``; with the compiled library also ``torch_built_with``,
-        ``compiler``, ``cpu_tier`` (instruction set of the CPU kernels: ``avx512_bf16``, ``avx512``, ``avx2``, ``neon`` or
-        ``generic``; it follows ``ATEN_CPU_CAPABILITY`` and ``LEAKYRELU_EXT_CPU_TIER``), ``openmp`` (the CPU kernels use
-        threads), ``cuda`` and ``cuda_archs`` (None without CUDA kernels).
+        ``installed`` (PyTorch's ops that run on our kernels, see :func:`leakyrelu_ext.install`), ``torch``, ``python`` and
+        ``platform`` (the running ones). With the compiled library also ``torch_built_with``, ``compiler``, ``cpu_tier``
+        (instruction set of the CPU kernels: ``avx512_bf16``, ``avx512``, ``avx2``, ``neon`` or ``generic``; it follows
+        ``ATEN_CPU_CAPABILITY`` and ``LEAKYRELU_EXT_CPU_TIER``), ``openmp`` (the CPU kernels use threads), ``cuda`` and
+        ``cuda_archs`` (None without CUDA kernels).
     """
     info: dict[str, Any] = {
         "version": __version__,
@@ -108,14 +108,14 @@ def build_info() -> dict[str, Any]:
 
 
 def stats() -> dict[str, int]:
-    """What the compiled library has done in this process so far; all 0 without it.
+    """Counts what the compiled library has done in this process so far.
 
     Returns:
-        A dict of counters: ``backward_calls`` (of the native backward kernels), ``backward_into_grad_output`` (those of them
-        that wrote into the incoming gradient's own memory, which nobody else could see any more), ``installed_calls`` (calls
-        of PyTorch's own op that ran on the kernels of :func:`leakyrelu_ext.install`), ``huge_page_requests``
-        (large new tensors for which the CPU kernels asked for huge pages), ``streaming_calls`` (CPU kernels whose results
-        went past the caches).
+        A dict of counters, all 0 without the compiled library: ``backward_calls`` (calls of native backward kernels),
+        ``backward_into_grad_output`` (those of them that reused the incoming gradient's memory, which nobody else could read
+        any more), ``installed_calls`` (calls of PyTorch's own op that ran on the kernels of :func:`leakyrelu_ext.install`),
+        ``huge_page_requests`` (large new tensors for which the CPU kernels requested huge pages), ``streaming_calls`` (calls
+        of CPU kernels whose results bypassed the caches).
     """
     names = ("backward_calls", "backward_into_grad_output", "installed_calls", "huge_page_requests", "streaming_calls")
     counts: dict[str, int] = dict.fromkeys(names, 0) if native is None else native.stats()
@@ -270,7 +270,7 @@ def _fake_bias_leaky_relu_backward_(
 
 
 if native is not None:
-    # Code that walks graphs asks isinstance(grad_fn, Node).
+    # For code that walks graphs and checks isinstance(grad_fn, Node).
     for _name in ("LeakyReLUBackward", "LeakyReluBackward0", "LeakyReluBackward1", "BiasLeakyReLUBackward"):
         torch.autograd.graph.Node.register(getattr(native, _name))
     torch.library.register_fake("leakyrelu_ext::leaky_relu", _fake_leaky_relu)

@@ -1,4 +1,4 @@
-"""`python -m leakyrelu_ext run`: a program, unedited, with our kernels under PyTorch's own op in all of its processes."""
+"""``python -m leakyrelu_ext run``: runs an unmodified program with our kernels in all of its processes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ STARTUP = Path(__file__).parent / "startup"
 
 
 def environment(before: Mapping[str, str], stats: bool) -> dict[str, str]:
-    """The program's: every Python that starts in it installs our kernels (startup/sitecustomize.py)."""
+    """The program's environment: every Python that starts in it installs our kernels (startup/sitecustomize.py)."""
     path = [str(STARTUP), *filter(None, [before.get("PYTHONPATH")])]
     after = {**before, "PYTHONPATH": os.pathsep.join(path), "LEAKYRELU_EXT_INSTALL": "1"}
     return {**after, "LEAKYRELU_EXT_STATS": "1"} if stats else after
 
 
 def _interpreter_options() -> list[str]:
-    """Those of this Python: what stands between it and ``-m leakyrelu_ext``."""
+    """The options of this Python: the words between it and ``-m leakyrelu_ext``."""
     before = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
     if before[-2:] == ["-m", "leakyrelu_ext"]:
         return before[:-2]
@@ -29,10 +29,10 @@ def _interpreter_options() -> list[str]:
 
 
 def command(target: str, arguments: Sequence[str], is_module: bool) -> list[str]:
-    """What to execute for ``target``: a module, a file or folder that Python runs, or a program.
+    """The command line that runs ``target``: a module, a file or folder for Python, or a program.
 
     Raises:
-        FileNotFoundError: there is none of that name.
+        FileNotFoundError: no file and no program has this name.
     """
     python = [sys.executable, *_interpreter_options()]
     if is_module:
@@ -46,11 +46,11 @@ def command(target: str, arguments: Sequence[str], is_module: bool) -> list[str]
 
 
 def run(target: str, arguments: Sequence[str], *, is_module: bool = False, stats: bool = False) -> None:
-    """Becomes the program: does not return.
+    """Replaces this process with the program; does not return.
 
     Raises:
-        FileNotFoundError: as :func:`command`.
-        RuntimeError: this Python ignores the environment variables by which its children know.
+        FileNotFoundError: see :func:`command`.
+        RuntimeError: this Python ignores the environment variables through which its children get our kernels.
         OSError: the program cannot be executed.
     """
     if sys.flags.ignore_environment or sys.flags.no_site:

@@ -1,4 +1,4 @@
-"""What differs between torch releases, 2.7 to 2.15, each with the release that brought it. In C++: csrc/torch_versions.h."""
+"""Differences between torch releases, 2.7 to 2.15, each with the release that brought it. In C++: csrc/torch_versions.h."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ RELEASE = tuple(int(part) for part in torch.__version__.split(".")[:2])
 if RELEASE >= (2, 12):
     is_exporting = torch.compiler.is_exporting
 else:
-    # Dynamo takes PyTorch's own for True there, also under torch.compile, and 2.7 does not set its flag in a strict export.
-    # Marked as constant, this one is run while Dynamo traces, and can ask it.
+    # Before 2.12 Dynamo evaluates PyTorch's own to True, even under torch.compile, and 2.7 does not set its flag in a strict
+    # export. This one is marked as constant, so Dynamo runs it while tracing, and it can ask Dynamo.
     def is_exporting() -> bool:
         dynamo = sys.modules.get("torch._dynamo.symbolic_convert")
         tracing = getattr(dynamo.tls, "current_tx", None) if dynamo else None
@@ -21,5 +21,5 @@ else:
 
     is_exporting._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch._dynamo takes a second to import
 
-# What the built-in raises for a dtype that it has no kernels for. 2.8: pytorch#155470.
+# The built-in's error for a dtype without kernels. 2.8: pytorch#155470.
 DtypeError: type[RuntimeError] = NotImplementedError if RELEASE >= (2, 8) else RuntimeError

@@ -1,4 +1,4 @@
-"""Leaky ReLU as a torch.autograd.Function, for people who compose their own."""
+"""Leaky ReLU as a torch.autograd.Function, for use in custom Functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ops: Any = torch.ops.leakyrelu_ext if native else _composite
 
 
 class _LeakyReLUWithMask(torch.autograd.Function):
-    """Returns the mask beside the output: setup_context can save only what forward takes or returns."""
+    """Returns the mask besides the output, because setup_context can save only what forward takes or returns."""
 
     @staticmethod
     def forward(input: Tensor, negative_slope: float) -> tuple[Tensor, Tensor]:
@@ -49,7 +49,7 @@ class _LeakyReLUWithMask(torch.autograd.Function):
 
 
 def _scale(ctx: Any, tangent: Tensor | None) -> Tensor | None:
-    """The derivative is diagonal: forward and reverse mode apply the same factors."""
+    """The derivative is diagonal: forward and reverse mode multiply by the same factors."""
     if tangent is None:
         return None
     (mask,) = ctx.saved_tensors
@@ -58,28 +58,30 @@ def _scale(ctx: Any, tangent: Tensor | None) -> Tensor | None:
 
 
 class LeakyReLUFunction(_LeakyReLUWithMask):
-    """Leaky ReLU that saves one bit per element: ``LeakyReLUFunction.apply(input, negative_slope)``.
+    """Leaky ReLU as a Function that saves one bit per element: ``LeakyReLUFunction.apply(input, negative_slope)``.
 
-    The same forward and backward ops as :func:`leakyrelu_ext.leaky_relu`, whose C++ autograd costs less per call. Works
-    with higher derivatives, forward mode and :mod:`torch.func`. :func:`torch.compile` refuses any Function that has a
-    ``jvp`` when gradients are wanted: compile :func:`leakyrelu_ext.leaky_relu` instead.
+    It uses the forward and backward ops of :func:`leakyrelu_ext.leaky_relu`, whose C++ autograd costs less per call. It
+    supports higher derivatives, forward mode and :mod:`torch.func`. :func:`torch.compile` refuses any Function with a
+    ``jvp`` when gradients are needed: compile :func:`leakyrelu_ext.leaky_relu` instead.
 
-    Args (of ``apply``):
-        input: floating-point tensor of any shape ``(*)`` and memory format.
-        negative_slope: slope for ``x <= 0`` (dimensionless, any float). Default: 0.01.
-
-    Returns:
-        Tensor of ``input``'s shape, dtype and strides (those of ``torch.empty_like(input)``).
-
-    Raises:
-        TypeError: ``input`` is not a tensor, or ``negative_slope`` is not a number.
-        NotImplementedError: ``input`` is integral, bool or complex (torch 2.7: RuntimeError).
-
-    Compose it, do not derive from it: ``forward`` also returns the mask, and ``apply`` hides that.
+    Do not derive from it: ``forward`` also returns the mask, which ``apply`` hides.
     """
 
     @classmethod
     def apply(cls, input: Tensor, negative_slope: float = 0.01) -> Tensor:
+        """Applies Leaky ReLU.
+
+        Args:
+            input: floating-point tensor of any shape ``(*)`` and memory format.
+            negative_slope: slope for ``x <= 0`` (dimensionless, any float). Default: 0.01.
+
+        Returns:
+            Tensor of ``input``'s shape, dtype and strides (those of ``torch.empty_like(input)``).
+
+        Raises:
+            TypeError: ``input`` is not a tensor, or ``negative_slope`` is not a number.
+            NotImplementedError: ``input`` is integral, bool or complex (torch 2.7: RuntimeError).
+        """
         if not isinstance(input, Tensor):
             raise TypeError(
                 f"LeakyReLUFunction.apply(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}"
@@ -89,7 +91,7 @@ class LeakyReLUFunction(_LeakyReLUWithMask):
                 "LeakyReLUFunction.apply(): argument 'negative_slope' (position 2) must be Number, not "
                 f"{type(negative_slope).__name__}"
             )
-        # Not super().apply(): functorch calls the apply of the class it was given again, and needs both outputs of it.
+        # Not super().apply(): functorch calls apply again, on the class it was given, and needs both outputs.
         output: Tensor
         output, _ = _LeakyReLUWithMask.apply(input, float(negative_slope))
         return output

@@ -1,4 +1,4 @@
-"""Models that exist already: from PyTorch's Leaky ReLU to ours, and back."""
+"""Converts the modules of existing models from PyTorch's Leaky ReLU to ours, and back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .modules import LeakyReLU
 _logger = logging.getLogger("leakyrelu_ext")
 _Report = Callable[[str], object]
 
-# What convert() and revert() did by tracing models, and what does it now.
+# Former arguments, which made convert() and revert() trace models, and their replacements.
 _REMOVED = {
     "functional": "leakyrelu_ext.install() puts the kernels under every call of torch.nn.functional.leaky_relu, untraced",
     "fuse": "in the model's code, call leakyrelu_ext.bias_leaky_relu, or use BiasLeakyReLU and AddLeakyReLU",
@@ -21,30 +21,30 @@ _REMOVED = {
 
 
 def convert(model: nn.Module, *, copy: bool = False, report: _Report | None = None, **removed: object) -> nn.Module:
-    """Makes every :class:`torch.nn.LeakyReLU` in ``model`` a :class:`leakyrelu_ext.LeakyReLU`.
+    """Turns every :class:`torch.nn.LeakyReLU` in ``model`` into a :class:`leakyrelu_ext.LeakyReLU`.
 
-    For one model; :func:`leakyrelu_ext.install` serves the whole process, also calls of ``F.leaky_relu`` and scripted code,
-    and changes no types. The modules stay the objects they are, of another class: slopes, ``inplace``, hooks, training
-    flags, names, shared instances and references from elsewhere are kept. Subclasses of ``nn.LeakyReLU`` and instances with
-    a ``forward`` of their own are left alone, and that is reported. Converting twice is converting once.
+    This converts one model; :func:`leakyrelu_ext.install` serves the whole process, including calls of ``F.leaky_relu`` and
+    scripted code, and changes no types. Each module stays the same object and only changes its class: slopes, ``inplace``,
+    hooks, training flags, names, shared instances and references from elsewhere are kept. Subclasses of ``nn.LeakyReLU`` and
+    instances with their own ``forward`` are left alone and reported. Converting again changes nothing.
 
-    Some tools look the exact type of a module up, and do not know ours: captum's ``DeepLift`` (gradients in place of its
-    rule), BackPACK (refuses the module), ptflops (counts it as nothing), PyTorch's eager and FX quantization (leave it in
-    float), torchvision's ``create_feature_extractor`` (looks into it as into a module of the user's). For those
-    :func:`revert` before, or :func:`leakyrelu_ext.install` in place of this.
+    Some tools look up a module's exact type and do not know ours: captum's ``DeepLift`` (uses gradients instead of its
+    rule), BackPACK (refuses the module), ptflops (does not count it), PyTorch's eager and FX quantization (leave it in
+    float), torchvision's ``create_feature_extractor`` (looks into it as into a user's module). For these, call
+    :func:`revert` first, or use :func:`leakyrelu_ext.install` instead.
 
     Args:
         model: any module tree, or a single ``nn.LeakyReLU``.
         copy: convert a deep copy and leave ``model`` as it is. Default: ``False``, in place.
-        report: called with one line per module (``print``, ``list.append``, …), or with one that says that there is nothing
-            to convert. Default: ``logging``, at INFO; where there is nothing to convert, at WARNING.
+        report: called with one line per module (``print``, ``list.append``, …), or with one line if there is nothing to
+            convert. Default: ``logging``, at INFO, or at WARNING if there is nothing to convert.
 
     Returns:
         ``model``, or its copy.
 
     Raises:
         TypeError: ``model`` is not a module; or ``functional`` or ``fuse`` is given, which earlier versions had (the message
-            says what does that now).
+            names the replacement).
     """
     return _replace("convert", model, nn.LeakyReLU, LeakyReLU, copy, report, removed)
 

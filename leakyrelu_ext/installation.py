@@ -1,4 +1,4 @@
-"""Our kernels under PyTorch's own ops, in the whole process: programs gain without an edit."""
+"""Runs PyTorch's own Leaky ReLU ops on our kernels in the whole process, without changes to the program."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _logger = logging.getLogger("leakyrelu_ext")
 
 
 class Installation:
-    """What :func:`install` returns: as a context manager, it puts back at the end what was there before the call."""
+    """The result of :func:`install`. As a context manager, it restores the previous kernels at the end."""
 
     def __init__(self, new: bool) -> None:
         self._new = new
@@ -31,34 +31,34 @@ class Installation:
 
 
 def install() -> Installation:
-    """Puts our kernels under PyTorch's own ``aten::leaky_relu`` and ``leaky_relu_``, in the whole process.
+    """Makes PyTorch's own ``aten::leaky_relu`` and ``leaky_relu_`` run on our kernels, in the whole process.
 
     From then on every :class:`torch.nn.LeakyReLU`, every call of :func:`torch.nn.functional.leaky_relu`, scripted models and
-    code in C++ run on them, and keep one bit per element for the backward. Types, parameters and graphs stay what they are;
-    whatever knows PyTorch's op goes on knowing it. What the kernels do not take gets PyTorch's own: transforms of
-    :mod:`torch.func`, forward-mode derivatives, tracers (:func:`torch.compile`, export), subclasses of Tensor that
-    intercept ops, other devices, layouts and dtypes.
+    C++ code use our kernels and save one bit per element for the backward. Types, parameters and graphs stay the same:
+    whatever knows PyTorch's op still does. Calls that our kernels do not support get PyTorch's own: transforms of
+    :mod:`torch.func`, forward-mode derivatives, tracers (:func:`torch.compile`, export), subclasses of Tensor that intercept
+    ops, other devices, layouts and dtypes.
 
-    Results and gradients are PyTorch's, bit for bit and stride for stride. Beyond them an in-place call may have a negative
-    slope, and input and output may be overwritten before the backward. In graphs the nodes have PyTorch's names,
-    ``LeakyReluBackward0`` and, in place, ``LeakyReluBackward1``; they have ``_saved_mask`` where PyTorch's have
-    ``_saved_self`` and ``_saved_result``. The mask is a uint8 tensor: saved-tensor hooks that cast must leave it as it is
-    (cast only what ``is_floating_point()``), or the backward raises.
+    Results and gradients are PyTorch's, bit for bit and stride for stride. In addition, an in-place call may have a negative
+    slope, and input and output may be overwritten before the backward. Nodes in graphs have PyTorch's names,
+    ``LeakyReluBackward0`` and, in place, ``LeakyReluBackward1``, but ``_saved_mask`` instead of ``_saved_self`` and
+    ``_saved_result``. The mask is a uint8 tensor: saved-tensor hooks that cast must leave it as it is (cast only tensors
+    that are ``is_floating_point()``), or the backward raises.
 
     Calling it again changes nothing. It holds for the process, not for a thread, and may be called while other threads
-    compute: each of their calls runs on one kernel or the other. What was recorded in between keeps its backward. Forked
-    processes inherit it; for programs that start others, see ``python -m leakyrelu_ext run``.
+    compute: each of their calls runs on one kernel or the other. Graphs keep the backward that they were recorded with.
+    Forked processes inherit the kernels; for programs that start others, see ``python -m leakyrelu_ext run``.
+
+    If the compiled library is missing, nothing is changed; importing has warned of that.
 
     Returns:
-        A context manager: ``with install(): ...`` calls :func:`uninstall` at the end, unless the kernels were there before.
-        It may be ignored.
+        A context manager, which may be ignored: ``with install(): ...`` calls :func:`uninstall` at the end, unless the
+        kernels were installed before.
 
     Raises:
-        RuntimeError: torch is older than 2.9, or another library has replaced PyTorch's kernels of this op. (One that
-            replaces them later, at the dispatch keys AutogradCPU or AutogradCUDA, gets the calls; at others, after
-            :func:`uninstall` only.)
-
-    If the compiled library is missing, which importing has warned of, nothing is changed.
+        RuntimeError: torch is older than 2.9, or another library has replaced PyTorch's kernels of this op. (A library that
+            replaces them later gets the calls at the dispatch keys AutogradCPU and AutogradCUDA; at others, only after
+            :func:`uninstall`.)
     """
     if native is None:
         _logger.warning("nothing installed, PyTorch's own leaky_relu stays: the compiled library is missing (%s)", obstacle)
@@ -70,12 +70,12 @@ def install() -> Installation:
 
 
 def uninstall() -> None:
-    """Undoes :func:`install`: PyTorch's own kernels, graphs and saved tensors again. Calling it again changes nothing."""
+    """Undoes :func:`install`: restores PyTorch's own kernels, graphs and saved tensors. Calling it again changes nothing."""
     if native is not None and native.uninstall():
         _logger.info("uninstalled: aten::leaky_relu is PyTorch's own again (process %d)", os.getpid())
 
 
-_before_fork: dict[str, int] = {}  # of a forked process: what its parent had counted
+_before_fork: dict[str, int] = {}  # in a forked process: its parent's counts
 
 
 def _report_stats() -> None:
@@ -88,11 +88,11 @@ def _report_stats() -> None:
 
 
 def follow_environment() -> None:
-    """What ``python -m leakyrelu_ext run`` asks of the processes of a program."""
+    """Does what ``python -m leakyrelu_ext run`` requests of a program's processes through environment variables."""
     if is_set("LEAKYRELU_EXT_INSTALL"):
         install()
     if is_set("LEAKYRELU_EXT_STATS"):
         atexit.register(_report_stats)
-        # multiprocessing's forked processes end without atexit.
+        # Processes that multiprocessing forks end without atexit.
         os.register_at_fork(after_in_child=lambda: _before_fork.update(stats()))
         util.register_after_fork(_report_stats, lambda report: util.Finalize(None, report, exitpriority=0))

@@ -34,16 +34,17 @@ def _unusual(module: nn.Module, **defaults: object) -> str:
 
 
 class BiasLeakyReLU(nn.Module):
-    r"""Bias, Leaky ReLU, gain, clamp and dropout in one pass each way, on :func:`leakyrelu_ext.bias_leaky_relu`.
+    """Bias, Leaky ReLU, gain, clamp and dropout in one pass each way, on :func:`leakyrelu_ext.bias_leaky_relu`.
 
-    The defaults are those of StyleGAN2's ``FusedLeakyReLU``, and so is the state: one tensor, ``bias``.
+    Defaults and state (one tensor, ``bias``) are those of StyleGAN2's ``FusedLeakyReLU``. When called, it raises the errors
+    of :func:`leakyrelu_ext.bias_leaky_relu`.
 
     Args:
         num_features: length of ``bias``, the input's size in dimension ``dim``.
         negative_slope: slope for sums ``<= 0`` (dimensionless; any float). Default: 0.2.
         gain: factor after the activation (dimensionless). Default: ``2 ** 0.5``, which keeps the variance.
         clamp: results stay within ``[-clamp, clamp]``; NaN stays NaN. Default: none.
-        dropout_p: probability of an element to become 0 in training; the others are divided by ``1 - dropout_p``.
+        dropout_p: probability that an element becomes 0 in training; the others are divided by ``1 - dropout_p``.
         dim: the dimension of the input that ``bias`` belongs to. Default: 1; ``-1`` after :class:`torch.nn.Linear`.
         bias: whether to have a bias. Default: ``True``.
         inplace: overwrite the input. Default: ``False``.
@@ -51,13 +52,11 @@ class BiasLeakyReLU(nn.Module):
         dtype: of ``bias``, any floating dtype; it need not be the input's. Default: ``torch.get_default_dtype()``.
 
     Attributes:
-        bias: parameter of shape ``(num_features,)``, zero at first; None without.
+        bias: parameter of shape ``(num_features,)``, zero at first; None if there is no bias.
 
     Shape:
         - Input: :math:`(*)`, with ``num_features`` in dimension ``dim``; float64, float32, bfloat16 or float16.
         - Output: :math:`(*)`, same shape, dtype and memory format.
-
-    The errors are those of :func:`leakyrelu_ext.bias_leaky_relu`, when the module is called.
 
     Example::
 
@@ -119,23 +118,21 @@ class BiasLeakyReLU(nn.Module):
 
 
 class AddLeakyReLU(nn.Module):
-    r"""The end of a residual block, ``leaky_relu(input + residual)``, in one pass each way.
+    """The end of a residual block, ``leaky_relu(input + residual)``, in one pass each way.
 
-    On :func:`leakyrelu_ext.bias_leaky_relu`; no parameters.
+    On :func:`leakyrelu_ext.bias_leaky_relu`, whose errors it raises when called; no parameters.
 
     Args:
         negative_slope: slope for sums ``<= 0`` (dimensionless; any float). Default: 0.01.
         inplace: overwrite the input. Default: ``False``.
         gain: factor after the activation (dimensionless). Default: 1.
         clamp: results stay within ``[-clamp, clamp]``; NaN stays NaN. Default: none.
-        dropout_p: probability of an element to become 0 in training; the others are divided by ``1 - dropout_p``.
+        dropout_p: probability that an element becomes 0 in training; the others are divided by ``1 - dropout_p``.
 
     Shape:
         - Input: :math:`(*)`, any number of dimensions; float64, float32, bfloat16 or float16.
-        - Residual: of any shape that broadcasts to the input's.
+        - Residual: any shape that broadcasts to the input's.
         - Output: :math:`(*)`, same shape and memory format as the input; of the dtype that the two promote to.
-
-    The errors are those of :func:`leakyrelu_ext.bias_leaky_relu`, when the module is called.
 
     Example::
 

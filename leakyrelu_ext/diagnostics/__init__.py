@@ -1,4 +1,4 @@
-"""What the activations of a model do while it runs: dead units, negative shares, variances, gradients by depth."""
+"""Statistics of a model's activations while it runs: dead units, negative shares, variances, gradients by depth."""
 
 from .monitor import ActivationMonitor
 

@@ -1,4 +1,4 @@
-"""Forward hooks that stay with the module they were put on: copies of it come without."""
+"""Forward hooks that copies of their modules do not get."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def _nothing(*_: object) -> None:
 
 
 class _Hook(functools.partial[None]):
-    # For modules that copy themselves in their own way: their copies have a hook that does nothing.
+    # Modules that implement their own copying copy the hook: the copy does nothing.
     def __reduce__(self) -> tuple[Any, ...]:
         return _Hook, (_nothing,)
 
 
 @functools.lru_cache(maxsize=256)
 def _copied_by_default(kind: type) -> bool:
-    """Whether ``copy`` and ``pickle`` ask only for the module's ``__dict__``, and make another of it."""
+    """Whether ``copy`` and ``pickle`` of the class use only the module's ``__dict__``, and recreate it."""
     protocol = ("__reduce_ex__", "__reduce__", "__getstate__")
     own = any(getattr(kind, name, None) is not getattr(nn.Module, name, None) for name in protocol)
     return not own and not hasattr(kind, "__copy__") and not hasattr(kind, "__deepcopy__")
 
 
 def _without_hooks(state: Any) -> Any:
-    """If it is the ``__dict__`` of a module, or a tuple with that in it."""
+    """Removes our hooks from a module's ``__dict__``, alone or in a tuple; other states stay as they are."""
     if isinstance(state, tuple):
         return tuple(map(_without_hooks, state))
     if not isinstance(state, dict) or _REDUCE not in state:
@@ -48,7 +48,7 @@ def _without_hooks(state: Any) -> Any:
 
 
 class _Reduce:
-    """A module's ``__reduce_ex__`` while hooks of ours are on it: ``copy`` and ``pickle`` look it up on the object."""
+    """A module's ``__reduce_ex__`` while it has hooks of ours: ``copy`` and ``pickle`` look it up on the object."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = weakref.ref(module)
@@ -59,7 +59,7 @@ class _Reduce:
 
 
 class Hooks:
-    """Some hooks, on any modules, that are removed together."""
+    """Hooks on any modules, which are removed together."""
 
     def __init__(self) -> None:
         self._handles: list[RemovableHandle] = []

@@ -1,4 +1,4 @@
-"""Watching a model's activations through hooks."""
+"""Watches a model's activations through hooks."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from .site import Site
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Subclasses, such as leakyrelu_ext.LeakyReLU, count as what they are of.
+# Subclasses, such as leakyrelu_ext.LeakyReLU, count as their base class.
 _ACTIVATIONS = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, BiasLeakyReLU, AddLeakyReLU),
     *(nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Sigmoid, nn.Tanh),
 )
-# What these put out has its channels in dimension 1; what those do, in the last.
+# These layers output channels in dimension 1, the next ones in the last dimension.
 _CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
 _CHANNELS_LAST = (
     *(nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention),
@@ -37,7 +37,7 @@ _CHANNELS_LAST = (
 
 
 def _has_values(x: Tensor) -> bool:
-    """Of its own: not a transform's, which they must not leave, not fake, not a wrapper's such as DTensor."""
+    """True if values can be read: not in a transform, which values must not leave, not fake, no wrapper such as DTensor."""
     if type(x).__torch_dispatch__ is not Tensor.__torch_dispatch__ or torch._C._functorch.is_functorch_wrapped_tensor(x):
         return False
     return x.is_floating_point() and x.layout == torch.strided and not x.is_nested and not x.is_meta
@@ -48,7 +48,7 @@ def _values(x: Tensor) -> Tensor:
 
 
 def _pre_activation(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
-    """What the activation is taken of, and a tensor of the same gradient. None if there is no telling."""
+    """The input of the activation, and a tensor with the same gradient. None if they cannot be told."""
     tensors = [x for x in (*args, kwargs.get("input"), kwargs.get("residual")) if isinstance(x, Tensor)]
     if not tensors or torch._C._get_tracing_state() is not None or not all(map(_has_values, tensors)):
         return None
@@ -59,7 +59,7 @@ def _pre_activation(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[st
         x = x if x.requires_grad or tensors[1].shape != x.shape else tensors[1]
     elif isinstance(module, BiasLeakyReLU) and module.bias is not None:
         if not -x.dim() <= module.dim < x.dim():
-            return None  # the module will say so
+            return None  # the module will raise
         shape = [1] * x.dim()
         shape[module.dim] = -1
         seen = seen + module.bias.detach().view(shape)
@@ -69,7 +69,7 @@ def _pre_activation(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[st
 class _Run(NamedTuple):
     """A forward without gradients."""
 
-    places: list[int]  # of its inputs in memory: a checkpoint keeps them
+    places: list[int]  # addresses of its inputs: a checkpoint keeps them
     shapes: list[torch.Size]
     observed: bool
 
@@ -80,11 +80,11 @@ def _inputs(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[int]
 
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:
-    """In any depth, those whose output tells where the units are."""
+    """The layers, at any depth, whose output shows which dimension holds the units."""
     if isinstance(module, nn.TransformerEncoderLayer) and not module.training:
         differentiable = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in module.parameters())
         if not differentiable and not any(isinstance(each, _ACTIVATIONS) for each in module.modules()):
-            return  # it has a faster way now, which it leaves where there are hooks
+            return  # a hook would close its fast path
     if isinstance(module, (*_CHANNELS_LAST, *_CHANNELS_FIRST)):
         yield module
     for child in module.children():
@@ -96,42 +96,42 @@ def _cell(value: object) -> str:
 
 
 class ActivationMonitor:
-    r"""Watches the activations of a model, through hooks, while the context lasts.
+    """Watches the activations of a model through hooks, while the context lasts.
 
     For each place where an activation module is called (ReLU, LeakyReLU built-in and ours, PReLU, RReLU, ELU, GELU, SiLU,
-    Sigmoid, Tanh, …; in place, too): the share of negative inputs, units that are dead, mean and variance of inputs and
-    outputs, and of the gradient with respect to the input its mean, variance and norm. A module that a forward calls several
-    times has a line for each ("act", "act#2", …). Nothing that the model computes changes.
+    Sigmoid, Tanh, …; in place, too), it records the share of negative inputs, dead units, mean and variance of inputs and
+    outputs, and mean, variance and norm of the gradient with respect to the input. A module that a forward calls several
+    times has one entry per call ("act", "act#2", …). The model computes the same as without it.
 
-    A unit is a channel, dimension 1; or a feature, the last dimension, of what comes from a Linear, Bilinear, Embedding,
-    LayerNorm over the last dimension, RMSNorm, a recurrent layer, attention or transformer (in evaluation not of a lone
-    TransformerEncoderLayer, whose faster way hooks would close), and wherever there are fewer than three dimensions.
-    It is *dead* if its inputs were all 0 or negative in all that was observed; its gradient is then 0 with ReLU, not with
-    Leaky ReLU: units whose gradient was exactly 0 throughout are counted apart. To know what is dead on a dataset, observe
-    all of it (``every=1``); within training, weights change meanwhile.
+    A unit is a channel (dimension 1); it is a feature (last dimension) for outputs of Linear, Bilinear, Embedding, LayerNorm
+    over the last dimension, RMSNorm, recurrent layers, attention and transformers (except a lone TransformerEncoderLayer in
+    evaluation, whose fast path a hook would close), and wherever there are fewer than three dimensions. A unit is *dead* if
+    all its observed inputs were 0 or negative; its gradient is then 0 with ReLU, but not with Leaky ReLU. Units whose
+    gradient was exactly 0 throughout are counted separately. To know what is dead on a dataset, observe all of it
+    (``every=1``); during training, weights change meanwhile.
 
-    The gradient is that of all that the input goes into, beside the activation too, and scaled where the loss is
+    The gradient includes all uses of the input, not only the activation, and is scaled if the loss is
     (``torch.amp.GradScaler``). Backwards count while the context lasts. A forward of ``model`` within a backward is taken
-    for that of :func:`torch.utils.checkpoint.checkpoint`, which computes again, and not counted again. Copies of the model
-    made meanwhile (``copy.deepcopy``, ``AveragedModel``, ``torch.save``) are not watched.
+    for a recomputation of :func:`torch.utils.checkpoint.checkpoint` and not counted again. Copies of the model made
+    meanwhile (``copy.deepcopy``, ``AveragedModel``, ``torch.save``) are not watched.
 
-    What is seen stays on the model's device and is read some hundred calls at a time. Observing costs some passes over every
-    activation's input, output and gradient: training steps of small convolutional networks took 17 to 31 % longer with
-    ``every=1``, 3 to 4 % with 10, and no longer than the noise with 100; those of a perceptron of width 64, 0.3 ms each,
-    196, 28 and 7 % (a CPU's thread).
+    Observations stay on the model's device and are read some hundred calls at a time. Observing costs several passes over
+    every activation's input, output and gradient: training steps of small convolutional networks took 17 to 31 % longer with
+    ``every=1``, 3 to 4 % with 10, and no longer than the noise with 100; those of a perceptron of width 64 (0.3 ms each)
+    took 196, 28 and 7 % longer (one CPU thread).
 
     Args:
-        model: any module with activation modules in it (functional calls are not seen), whose inputs are strided tensors of
-            any shape ``(*)`` and floating-point dtype (others are not observed). May be wrapped in DistributedDataParallel;
-            each process sees its own part. What runs compiled is not observed, whether :func:`torch.compile` came before or
-            within the context: let some batches run eagerly, in ``torch.compiler.set_stance("force_eager")``.
-        every: only one in so many forwards of ``model``, the first one included, and its backward.
-        unit_dim: the dimension that holds the units, of every activation. Default: as above.
+        model: any module that contains activation modules (functional calls are not seen). Inputs are strided tensors of any
+            shape ``(*)`` and floating-point dtype; others are not observed. In DistributedDataParallel, each process sees
+            its own part. Compiled code is not observed, whether :func:`torch.compile` came before or within the context: let
+            some batches run eagerly, in ``torch.compiler.set_stance("force_eager")``.
+        every: observe one in so many forwards of ``model``, the first one included, and its backward.
+        unit_dim: the dimension that holds the units, for every activation. Default: as above.
 
     Raises:
-        TypeError: ``model`` is no :class:`torch.nn.Module`; ``every`` or ``unit_dim`` is no integer.
+        TypeError: ``model`` is not a :class:`torch.nn.Module`; ``every`` or ``unit_dim`` is not an integer.
         ValueError: ``model`` has no activation module, or ``every`` is below 1.
-        IndexError: in a forward: an activation's input has no dimension ``unit_dim``.
+        IndexError: in a forward, an activation's input has no dimension ``unit_dim``.
 
     Example::
 
@@ -159,15 +159,15 @@ class ActivationMonitor:
             raise ValueError(f"argument 'model' ({type(model).__name__}) has no activation module")
         self._model, self._every, self._unit_dim = model, every, unit_dim
         self._outer = Hooks()  # on the model, while the context lasts
-        self._inner = Hooks()  # on what is in it, while a forward is observed; the others pay nothing
+        self._inner = Hooks()  # on its modules, during observed forwards; other forwards cost nothing
         self._of_leaves: list[RemovableHandle] = []
         self.reset()
 
     def reset(self) -> None:
-        """Forgets what was observed."""
+        """Forgets all observations."""
         self._forwards = self._observed = 0
         self._active = self._again = False
-        self._without_gradient: deque[_Run] = deque(maxlen=256)  # the latest first: a checkpoint may run them again
+        self._without_gradient: deque[_Run] = deque(maxlen=256)  # latest first: a checkpoint may run them again
         self._sites: dict[tuple[str, int], Site] = {}
         self._turns: dict[str, int] = {}
         self._open: dict[str, Site] = {}
@@ -196,16 +196,16 @@ class ActivationMonitor:
         for module in dict.fromkeys(_layers(self._model)):
             self._inner.after(module, self._pass)
         for name, module in self._watched.items():
-            if module is not self._model:  # whose hooks run already
+            if module is not self._model:  # the outer hooks see that one
                 self._inner.before(module, partial(self._before, name), with_kwargs=True)
                 self._inner.after(module, partial(self._after, name))
 
     def _detach(self) -> None:
-        self._active = False  # what is called by itself, outside of the model's forward, is not of it
+        self._active = False  # calls outside of the model's forward do not count
         self._inner.remove()
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling():  # or Dynamo would break its graph at every hook, and refuse fullgraph
+        if torch.compiler.is_compiling():  # else Dynamo would break its graph at every hook, and refuse fullgraph
             return
         self._detach()
         self._again = torch._C._current_graph_task_id() != -1  # within a backward
@@ -228,10 +228,10 @@ class ActivationMonitor:
                 self._before("", module, args, kwargs)
 
     def _was_observed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether that forward was which runs again now."""
+        """Whether the forward that runs again now was observed the first time."""
         places, shapes = _inputs(args, kwargs)
         same = [run for run in self._without_gradient if run.places == places]
-        # Else the checkpoint is of more than the model, and computes the model's inputs again, too.
+        # Otherwise the checkpoint contains more than the model and computes the model's inputs again, too.
         same += [run for run in self._without_gradient if run.shapes == shapes]
         if not same:
             return False
@@ -251,11 +251,11 @@ class ActivationMonitor:
         self._features = None
         if isinstance(module, _CHANNELS_LAST) and isinstance(output, Tensor) and output.dim():
             whole = isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and tuple(module.normalized_shape) != output.shape[-1:]
-            if not whole:  # a norm of images, or one derived from these for channels first
+            if not whole:  # `whole`: a norm of images, or a subclass for channels first
                 self._features = output.shape[-1]
 
     def _dim(self, name: str, module: nn.Module, x: Tensor) -> int:
-        """Where the units are."""
+        """The dimension that holds the units."""
         if (dim := self._unit_dim) is not None:
             if not -x.dim() <= dim < x.dim():
                 raise IndexError(
@@ -282,7 +282,7 @@ class ActivationMonitor:
             site.see_input(seen, dim)
             self._open[name] = site
         if x.requires_grad and torch.is_grad_enabled():
-            # Registered before an activation in place overwrites x: of the value that it is now.
+            # Registered before an in-place activation overwrites x: the gradient is that of x's present value.
             handle = x.register_hook(partial(self._see_gradient, site, dim))  # type: ignore[no-untyped-call]
             if x.is_leaf:  # it outlives this forward
                 self._of_leaves.append(handle)
@@ -299,19 +299,22 @@ class ActivationMonitor:
             site.see_gradient(values if values.dim() else values.reshape(1), dim)
 
     def to_dict(self) -> dict[str, Any]:
-        """All that was observed, for JSON; None stands for what is not known.
+        """All observations, for JSON; None stands for what is unknown.
 
-        ``forwards`` (seen), ``observed`` (of them), ``gradient_norm_ratio`` (the first site's ``gradient_norm`` / the last
-        one's, of those that had a backward: far below 1 they vanish, far above they explode) and ``layers``, in the order of
-        their first call, each with ``name`` and ``kind`` (class), ``calls``, ``elements`` (of all inputs), ``units``,
-        ``negative_share`` (inputs < 0, of all elements), ``dead_units``, ``dead_share``, ``zero_gradient_units``,
-        ``zero_gradient_share``, ``mean`` and ``variance`` of outputs, ``pre_mean`` and ``pre_variance`` of inputs,
-        ``gradient_mean``, ``gradient_variance`` and ``gradient_norm`` (the root mean square over backwards of the whole
-        tensor's 2-norm) of the gradient with respect to the input, and ``nonfinite``, how many inputs were infinite or NaN.
+        Returns:
+            A dict with ``forwards`` (seen), ``observed`` (of these), ``gradient_norm_ratio`` (the first site's
+            ``gradient_norm`` divided by the last one's, of those that had a backward: far below 1 they vanish, far above
+            they explode) and ``layers``, in the order of their first call. Each layer has ``name`` and ``kind`` (class),
+            ``calls``, ``elements`` (of all inputs), ``units``, ``negative_share`` (inputs < 0, of all elements),
+            ``dead_units``, ``dead_share``, ``zero_gradient_units``, ``zero_gradient_share``, ``mean`` and ``variance`` of
+            outputs, ``pre_mean`` and ``pre_variance`` of inputs, ``gradient_mean``, ``gradient_variance`` and
+            ``gradient_norm`` (the root mean square over backwards of the whole tensor's 2-norm) of the gradient with respect
+            to the input, and ``nonfinite``, the number of infinite or NaN inputs.
 
-        An input is the sum that a BiasLeakyReLU or AddLeakyReLU makes. NaN is neither negative nor dead. Means, variances
-        and norms leave out calls with an infinity or NaN. Variances are mean squares less squared means; for inputs narrower
-        than float64 they are good to about ``1e-6 * mean ** 2``. ``units`` and all that counts them is None if they changed.
+        The input of a BiasLeakyReLU or AddLeakyReLU is the sum that it computes. NaN is neither negative nor dead. Means,
+        variances and norms leave out calls with an infinity or NaN. Variances are mean squares minus squared means; for
+        inputs narrower than float64 they are accurate to about ``1e-6 * mean ** 2``. ``units`` and all counts of units are
+        None if the number of units changed.
         """
         layers = [site.to_dict() for site in self._sites.values()]
         norms = [layer["gradient_norm"] for layer in layers if layer["gradient_norm"] is not None]
@@ -319,7 +322,7 @@ class ActivationMonitor:
         return {"forwards": self._forwards, "observed": self._observed, "gradient_norm_ratio": ratio, "layers": layers}
 
     def summary(self) -> str:
-        """A table, a line a site, and one of all together."""
+        """A table with one line per site, and a line for all together."""
         found = self.to_dict()
         columns = {
             "layer": "name",
@@ -346,7 +349,7 @@ class ActivationMonitor:
         return "\n".join(lines)
 
     def plot(self, path: str | Path | None = None) -> Figure:
-        """By depth: dead units and negative inputs, variances, gradient norms; written to ``path`` if one is given.
+        """Plots dead units, negative inputs, variances and gradient norms by depth; saves to ``path`` if given.
 
         Raises:
             ImportError: matplotlib is not installed.

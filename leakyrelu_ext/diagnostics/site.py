@@ -1,4 +1,4 @@
-"""What is counted of one activation, and how it is kept: on the device, until somebody asks."""
+"""Statistics of one activation, kept on the device until they are read."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _MERGED_AT = 256
 
 
 def _sum_and_norm(x: Tensor) -> tuple[Tensor, Tensor]:
-    """In float64, on the device."""
+    """The sum and the 2-norm of all elements, as float64 tensors on their device."""
 
     def norm(wide: torch.dtype) -> Tensor:
-        # By sample first, as a float32 norm of millions of elements is good to five digits only.
+        # Per sample first: a float32 norm of millions of elements is accurate to five digits only.
         norms = torch.linalg.vector_norm(x, dim=tuple(range(1, x.dim())) or None, dtype=wide)
         whole: Tensor = torch.linalg.vector_norm(norms, dtype=torch.float64)
         return whole
 
-    # GPUs convert as they read. The CPU would take five times as long; but it can be asked without waiting whether float32
-    # held the squares, which those of gradients that vanish or explode are beyond.
+    # GPUs convert as they read. A CPU would take five times as long, but reading its norm does not wait: check whether
+    # float32 held the squares. Those of vanishing or exploding gradients are out of its range.
     if x.device.type == "cpu" and x.dtype != torch.float64:
         found = norm(torch.float32)
         if 1e-12 < found.item() / math.sqrt(x.numel()) < math.inf:
@@ -30,7 +30,7 @@ def _sum_and_norm(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Moments:
-    """Of all calls whose values were finite. What a call gives stays on the device; some hundred are read at once."""
+    """Moments over all calls with finite values. Each call's results stay on the device; some hundred are read at once."""
 
     def __init__(self) -> None:
         self._calls = self._count = 0
@@ -58,7 +58,7 @@ class _Moments:
         self._unread.clear()
 
     def read(self) -> tuple[float | None, float | None, float | None]:
-        """Mean, variance, and the root mean square over calls of the whole tensor's 2-norm."""
+        """Mean, variance, and root mean square over calls of the whole tensor's 2-norm."""
         self._merge()
         if not self._count:
             return None, None, None
@@ -67,21 +67,21 @@ class _Moments:
 
 
 class _Peaks:
-    """For each unit the greatest value that there was; NaN if there was one."""
+    """The largest value of each unit so far; NaN if there was one."""
 
     def __init__(self) -> None:
         self._peaks: Tensor | None = None
         self._differ = False
 
     def add(self, peaks: Tensor) -> None:
-        # Of another width than before: there is no telling which is which.
+        # If the number of units changes, they cannot be matched.
         self._differ |= self._peaks is not None and self._peaks.shape != peaks.shape
         if self._peaks is not None and not self._differ:
             peaks = torch.maximum(self._peaks.to(peaks.device), peaks)
         self._peaks = peaks
 
     def never_positive(self) -> tuple[int | None, int | None]:
-        """How many units there are, and of how many no value was positive or NaN."""
+        """The number of units, and the number of those without a positive or NaN value."""
         if self._peaks is None or self._differ:
             return None, None
         return self._peaks.numel(), int((self._peaks <= 0).sum())

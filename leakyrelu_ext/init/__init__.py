@@ -1,4 +1,4 @@
-"""Initialisation for the slope that really follows each layer."""
+"""Initialises weights for the activation that really follows each layer."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 class Initialised:
     """What was done to one layer.
 
-    ``followed_by``: the kind of activation that its output goes into, "nothing" where there is none. ``std``: of the weights
-    drawn, or of those that the layer shares. ``found_by``: "example" (seen as the model ran on it) or "registration" (only
-    the order in which its modules were registered). ``note``: why the weights are not what was drawn for this layer.
+    Attributes:
+        followed_by: the kind of activation that its output goes into, or ``"nothing"``.
+        std: standard deviation of the weights drawn, or of those that the layer shares.
+        found_by: ``"example"`` (seen while the model ran on it) or ``"registration"`` (only the modules' order of
+            registration).
+        note: why the weights are not those drawn for this layer.
     """
 
     name: str
@@ -39,7 +42,7 @@ class Initialised:
 
 
 class Report(list[Initialised]):
-    """A line a layer, in the order of the model's modules; prints as a table."""
+    """One line per layer, in the order of the model's modules; prints as a table."""
 
     def __str__(self) -> str:
         rows = [
@@ -55,8 +58,8 @@ class Report(list[Initialised]):
 def _fans(layer: nn.Module) -> tuple[float, float]:
     """How many inputs an output sums, and how many outputs an input goes into.
 
-    Not torch's, which takes a transposed convolution's weight, (in, out / groups, …), for (out, in, …), and leaves groups
-    out of fan_out. With a stride s only one in s of the taps meets a position of the wider side.
+    Not torch's fans: these take a transposed convolution's weight, (in, out / groups, …), for (out, in, …), and leave groups
+    out of fan_out. With stride s, only one in s of the taps meets a position of the wider side.
     """
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
@@ -80,22 +83,22 @@ def _checked(argument: str, value: str, accepted: Sequence[str]) -> None:
 
 
 def _has_memory(tensor: Tensor) -> bool:
-    """Of its own: neither a wrapper such as DTensor, nor fake, on the meta device, lazy or empty."""
+    """True if the tensor has memory of its own: it is not a wrapper such as DTensor, fake, meta, lazy or empty."""
     if isinstance(tensor, nn.UninitializedParameter) or type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
         return False
     return not tensor.is_meta and tensor.numel() > 0
 
 
 def _memory(parameter: Tensor) -> tuple[int, int]:
-    """Equal for parameters that are one, though they may be two objects."""
+    """A key that is equal for parameters that share their memory, even as different objects."""
     return (parameter.data_ptr(), parameter.numel()) if _has_memory(parameter) else (id(parameter), -1)
 
 
-SPECTRAL_STEPS = 15  # of the power iteration, as torch's constructors take
+SPECTRAL_STEPS = 15  # of power iteration, as in torch's constructors
 
 
 class _Weight:
-    """Where the weight of a layer comes from: a parameter, or what computes it."""
+    """The weight of a layer: a parameter, or computed from other parameters."""
 
     def __init__(self, name: str, layer: nn.Module) -> None:
         if isinstance(layer._parameters.get("weight"), nn.UninitializedParameter):
@@ -122,12 +125,12 @@ class _Weight:
         trial: Any = copy.deepcopy(self.layer.parametrizations)
         try:
             trial.weight.right_inverse(torch.ones_like(weight))
-        except Exception:  # of a parametrization's author
+        except Exception:  # a parametrization may raise anything
             return False
         return True
 
     def parameters(self) -> list[nn.Parameter]:
-        """Those that drawing changes."""
+        """The parameters that drawing changes."""
         if self.parametrized:
             parametrizations: Any = self.layer.parametrizations
             return list(parametrizations.weight.parameters())
@@ -143,7 +146,7 @@ class _Weight:
         else:
             nn.init.uniform_(drawn, -math.sqrt(3) * std, math.sqrt(3) * std, generator=generator)
         if self.parametrized:
-            layer.weight = drawn  # by each right_inverse
+            layer.weight = drawn  # through each right_inverse
             for each in layer.parametrizations.weight:
                 if isinstance(each, _SpectralNorm) and drawn.dim() > 1:
                     each._power_method(each._reshape_weight_to_matrix(drawn), SPECTRAL_STEPS)
@@ -166,7 +169,7 @@ class _Weight:
 
 
 def _owners_of_the_rest(module: nn.Module, layers: Sequence[nn.Module]) -> dict[tuple[int, int], str]:
-    """Names of the modules that own the parameters which are not those of layers."""
+    """For each parameter that is not in ``layers``, the name of the module that owns it."""
     of_layers = {id(part) for layer in layers for part in layer.modules()}
     return {
         _memory(parameter): name or "the model itself"
@@ -188,43 +191,43 @@ def init_for_leaky_relu_(
 ) -> Report:
     r"""Draws the weights of every linear and (transposed) convolutional layer with the gain of the activation that follows.
 
-    The weights' standard deviation is :math:`\text{gain} / \sqrt{\text{fan}}` (he), or
-    :math:`\text{gain} \sqrt{2 / (\text{fan\_in} + \text{fan\_out})}` (xavier), and the gain
-    :math:`\sqrt{2 / (1 + \text{slope}^2)}` before a Leaky ReLU of that slope (less by BiasLeakyReLU's own gain): ReLU is
-    slope 0, PReLU and RReLU their mean slope; ELU, GELU, SiLU, Mish and Hardswish are taken for ReLU; tanh, sigmoid and SELU
-    have :func:`torch.nn.init.calculate_gain`'s; a layer that none follows has 1. So the mean square of activations (fan_in)
-    or gradients (fan_out) stays what it is from layer to layer. Fans count what is really summed, given groups and strides,
-    of transposed convolutions too. Biases become 0; norms, embeddings, recurrent layers and what else there is stay as they
-    are. Frozen parameters (``requires_grad=False``) are drawn like others. An activation that is written out in other
-    functions counts as the first of these that is one (``x * torch.sigmoid(x)``: sigmoid).
+    The weights' standard deviation is :math:`\text{gain} / \sqrt{\text{fan}}` (he) or
+    :math:`\text{gain} \sqrt{2 / (\text{fan\_in} + \text{fan\_out})}` (xavier). The gain before a Leaky ReLU is
+    :math:`\sqrt{2 / (1 + \text{slope}^2)}`, divided by the gain that BiasLeakyReLU or AddLeakyReLU applies. ReLU has slope
+    0, PReLU and RReLU their mean slope; ELU, CELU, GELU, SiLU, Mish and Hardswish count as ReLU; tanh, sigmoid and SELU have
+    the gain of :func:`torch.nn.init.calculate_gain`; a layer that no activation follows has gain 1. So the mean square of
+    activations (fan_in) or gradients (fan_out) stays the same from layer to layer. Fans count what is really summed, with
+    groups and strides, also for transposed convolutions. Biases become 0; norms, embeddings, recurrent layers and all other
+    modules stay as they are. Frozen parameters (``requires_grad=False``) are drawn like others. An activation written out in
+    other functions counts as the first of these that is an activation (``x * torch.sigmoid(x)``: sigmoid).
 
-    What follows a layer is seen as the model runs once on ``example``: where its output flows, through norms, pooling,
-    dropout, sums and reshapes, up to the next layer or product with a parameter; of several activations the one with the
-    largest gain counts. A copy runs, without gradients, in evaluation mode, and for layers that do not run then in training
-    mode; of its hooks only methods of its own modules; generators of random numbers are put back. TorchScript,
-    ``torch.vmap`` and ops other than torch's are not looked into. Without ``example``, and for layers that do not run, it is
-    the activation registered next, unless another layer is: right for :class:`torch.nn.Sequential` and torch's own
-    transformers, a guess for a ``forward`` that goes its own way. The report says which it was.
+    With ``example``, the model runs once to see what follows each layer: its output is tracked through norms, pooling,
+    dropout, sums and reshapes, up to the next layer or product with a parameter. Of several activations, the one with the
+    largest gain counts. A copy runs, without gradients, in evaluation mode, then in training mode if layers have not run. Of
+    its hooks, only methods of its own modules run; random number generators are restored. TorchScript, ``torch.vmap`` and
+    ops other than torch's are not tracked. Without ``example``, and for layers that do not run, the activation registered
+    next counts, unless another layer comes first: right for :class:`torch.nn.Sequential` and torch's own transformers, a
+    guess for any other ``forward``. The report says which it was.
 
-    A weight that belongs to another kind of module as well (a tied embedding's) is left alone. One that several layers share
-    is drawn once, for the first of them. Where ``weight_norm`` or another parametrization with a ``right_inverse`` computes
-    the weight, its parameters are set so that it computes the weight drawn; under ``spectral_norm`` that divided by its
-    largest singular value. The report notes all that, with the standard deviation that the weights have.
+    A weight that also belongs to another kind of module, such as a tied embedding, is left alone. A weight that several
+    layers share is drawn once, for the first of them. If ``weight_norm`` or another parametrization with a ``right_inverse``
+    computes the weight, its parameters are set so that it computes the weight drawn, divided by its largest singular value
+    under ``spectral_norm``. The report notes all that, with the weights' actual standard deviation.
 
     Args:
         module: the model, changed in place; any floating-point dtype and device.
         method: ``"he"`` or ``"xavier"``.
-        mode: ``"fan_in"`` or ``"fan_out"``; of he only.
+        mode: ``"fan_in"`` or ``"fan_out"``; only for he.
         distribution: ``"normal"`` or ``"uniform"``.
-        example: the input, or a tuple of all that ``module`` is called with.
-        generator: where the numbers come from. Default: torch's own of the weights' device.
+        example: the input of ``module``, or a tuple of all its positional arguments.
+        generator: source of the random numbers. Default: torch's own for the weights' device.
 
     Returns:
         A list with one :class:`Initialised` per layer; printed, it is a table.
 
     Raises:
-        TypeError: ``module`` is no :class:`torch.nn.Module`, or wrapped in DistributedDataParallel.
-        RuntimeError: ``module`` cannot be copied to run on ``example``. What ``module`` itself raises there comes through.
+        TypeError: ``module`` is not a :class:`torch.nn.Module`, or is wrapped in DistributedDataParallel.
+        RuntimeError: ``module`` cannot be copied to run on ``example``. Exceptions of ``module`` itself propagate.
         ValueError: another ``method``, ``mode`` or ``distribution``; no such layer in ``module``; a lazy layer that has not
             run yet; a layer whose weight cannot be set, or whose bias is parametrized; an activation of infinite or NaN
             slope. Nothing has changed then.
@@ -250,7 +253,7 @@ def init_for_leaky_relu_(
     _checked("method", method, ("he", "xavier"))
     _checked("mode", mode, ("fan_in", "fan_out"))
     _checked("distribution", distribution, ("normal", "uniform"))
-    module = getattr(module, "_orig_mod", module)  # of torch.compile
+    module = getattr(module, "_orig_mod", module)  # the model inside a compiled one
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, LAYERS)}
     if not layers:
         raise ValueError(f"argument 'module' ({type(module).__name__}) has no linear or convolutional layer")
@@ -260,7 +263,7 @@ def init_for_leaky_relu_(
     report = Report()
     for name, layer in layers.items():
         found_by, followers = ("example", seen[layer]) if layer in seen else ("registration", registered.get(layer, []))
-        # The largest: it makes up for the one that passes the least on, so that no path loses variance.
+        # The largest gain makes up for the activation that passes the least on, so that no path loses variance.
         follower: Follower = max(followers, key=lambda each: each.gain, default=NOTHING)
         if not 0 < follower.gain < math.inf:
             raise ValueError(f"argument 'module': {name or 'it'} is followed by {follower.name}, for which there is no gain")

@@ -1,4 +1,4 @@
-"""Which activation follows each layer: seen while a copy of the model runs, or by the order of registration."""
+"""Finds the activation that follows each layer: by running a copy of the model, or by the order of registration."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from ..modules import AddLeakyReLU, BiasLeakyReLU
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-# What their outputs go into is not what the layer before them is followed by.
+# An activation after one of these does not count for the layer before.
 _OTHER_LAYERS = (nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 _TRANSFORMER_LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 _LAYER_CALLS = {
     *("linear", "bilinear"),
     *(f"conv{transposed}{n}d" for transposed in ("", "_transpose") for n in (1, 2, 3)),
 }
-# With a parameter these are layers, too, though nobody's module.
+# With a parameter these count as layers, too, though no module calls them.
 _PRODUCTS = {"matmul", "__matmul", "__rmatmul", "mm", "bmm", "addmm", "baddbmm", "einsum"}
-_OF_THE_FIRST = {"type_as", "expand_as", "view_as", "reshape_as"}  # of the other argument they take shape or dtype only
+_OF_THE_FIRST = {"type_as", "expand_as", "view_as", "reshape_as"}  # they take only shape or dtype from the other one
 _gain = nn.init.calculate_gain
-# calculate_gain has none for ELU, GELU, SiLU, Mish, Hardswish: they are taken for what they are near to, ReLU.
+# calculate_gain has no gain for ELU, CELU, GELU, SiLU, Mish and Hardswish: they count as ReLU, which they resemble.
 _LIKE_RELU = (nn.ReLU, nn.ReLU6, nn.ELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
 _OTHERS = {nn.Tanh: _gain("tanh"), nn.Sigmoid: _gain("sigmoid"), nn.SELU: _gain("selu")}
 _CALLED = {
@@ -43,7 +43,7 @@ _CALLED = {
 
 @dataclass(frozen=True)
 class Follower:
-    """An activation. ``slope``: None for what is no Leaky ReLU."""
+    """An activation. ``slope``: None if it is not a (Leaky) ReLU."""
 
     name: str
     slope: float | None
@@ -55,17 +55,17 @@ Followers = dict[nn.Module, list[Follower]]
 
 
 def _leaky(name: str, slope: float, factor: float = 1.0) -> Follower:
-    """``factor``: of the activation's own output, which the weights need not make up for."""
+    """``factor``: the activation's own gain, which the weights need not supply."""
     slope = float(slope)
     return Follower(f"{name}({slope:g})", slope, _gain("leaky_relu", slope) / (abs(factor) or 1.0))
 
 
 def _mean(weight: Tensor) -> float:
-    return 0.25 if weight.is_meta else weight.detach().float().mean().item()  # what nn.PReLU begins with
+    return 0.25 if weight.is_meta else weight.detach().float().mean().item()  # nn.PReLU's initial slope
 
 
 def _module_follower(module: nn.Module) -> Follower | None:
-    """None for what is no activation."""
+    """None if the module is not an activation."""
     name = type(module).__name__
     if isinstance(module, nn.LeakyReLU):
         return _leaky(name, module.negative_slope)
@@ -84,12 +84,12 @@ def _module_follower(module: nn.Module) -> Follower | None:
 
 
 def _called(target: object) -> str:
-    """ "leaky_relu" of F.leaky_relu, F.leaky_relu_, ours, Tensor's and ATen's."""
+    """The plain name of a function: ``leaky_relu`` for ``F.leaky_relu``, ``F.leaky_relu_``, ours, Tensor's and ATen's."""
     return str(getattr(target, "__name__", target)).split(".")[0].rstrip("_")
 
 
 def _call_follower(target: object, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Follower | None:
-    """None for what is no activation."""
+    """None if the call is not an activation."""
 
     def argument(position: int, name: str, default: Any) -> Any:
         return kwargs.get(name, args[position] if len(args) > position else default)
@@ -111,23 +111,23 @@ def _call_follower(target: object, args: Sequence[Any], kwargs: Mapping[str, Any
 
 
 class _Watch(TorchFunctionMode):
-    """Into which activations the outputs of a model's layers flow, through whatever is neither one nor another layer."""
+    """Finds the activations that the outputs of a model's layers flow into, through everything but other layers."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
         self.found: Followers = {}
-        self._sources = WeakTensorKeyDictionary()  # the layers whose outputs flowed into a tensor
-        self._within = 0  # activation modules, whose functions count as theirs
-        self._running: list[nn.Module] = []  # layers, whose products count as theirs
-        self._seen: set[nn.Module] = set()  # of those that run now, the ones with products
+        self._sources = WeakTensorKeyDictionary()  # by tensor: the layers whose outputs flowed into it
+        self._within = 0  # number of running activation modules, whose functions count as theirs
+        self._running: list[nn.Module] = []  # running layers, whose products count as theirs
+        self._seen: set[nn.Module] = set()  # running layers that have computed a product
         layers = (module for module in model.modules() if isinstance(module, LAYERS))
         self._by_weight = {id(weight): layer for layer in layers for weight in layer._parameters.values()}
         self._handles: list[RemovableHandle] = []
 
     def __enter__(self) -> _Watch:
         for module in self.model.modules():
-            if isinstance(module, nn.MultiheadAttention):  # takes the weight of out_proj, and does not call it
+            if isinstance(module, nn.MultiheadAttention):  # uses out_proj's weight without calling it
                 self._after(module, partial(self._leave_other, module.out_proj))
             elif isinstance(module, _OTHER_LAYERS):
                 self._after(module, partial(self._leave_other, None))
@@ -178,14 +178,14 @@ class _Watch(TorchFunctionMode):
 
     def _leave_layer(self, module: nn.Module, args: object, kwargs: object, output: object) -> None:
         self._running.pop()
-        if module not in self._seen:  # whatever it did, it did out of sight
+        if module not in self._seen:  # computed out of sight
             self._mark(output, self._from(module))
 
     def _leave_other(self, layer: nn.Module | None, module: nn.Module, args: object, kwargs: object, output: object) -> None:
         self._mark(output, self._from(layer))
 
     def _leave_module(self, module: nn.Module, args: object, kwargs: object, output: object) -> None:
-        """What it made out of sight, in TorchScript say, comes from all that it got."""
+        """Output computed out of sight, in TorchScript for example, comes from all inputs."""
         unseen = [x for x in tree_leaves(output) if isinstance(x, Tensor) and x not in self._sources]
         self._mark(unseen, self._of(args, kwargs))
 
@@ -199,7 +199,7 @@ class _Watch(TorchFunctionMode):
         self._mark(output, frozenset())
 
     def _product(self, name: str, values: object) -> frozenset[nn.Module] | None:
-        """The layer whose product it is, if it is one's or nobody's; None if it is no product with parameters."""
+        """The layer of a product, empty if no layer owns the parameter; None if it is no product with a parameter."""
         tensors = [x for x in tree_leaves(values) if isinstance(x, Tensor)]
         parameters = [x for x in (x if x._base is None else x._base for x in tensors) if isinstance(x, nn.Parameter)]
         if name not in _LAYER_CALLS and not (name in _PRODUCTS and parameters):
@@ -225,21 +225,20 @@ class _Watch(TorchFunctionMode):
         target = args[0] if func is Tensor.__setitem__ else result
         self._mark(target, sources)
         if args and target is args[0] and isinstance(target, Tensor) and (base := target._base) is not None:
-            # In place, in a part of another tensor.
+            # An in-place write to a view changes its base, too.
             self._sources[base] = sources if target.numel() == base.numel() else sources | self._of(base)
         return result
 
 
 def _owner(function: object) -> object:
-    """Whose method it is."""
+    """The object whose method ``function`` is, else None."""
     while isinstance(function, partial):
         function = function.func
     return getattr(function, "__self__", None)
 
 
 def _double(model: nn.Module) -> nn.Module:
-    """A copy that shares no tensor with the model; locks and the like are shared. Of its hooks only the methods of its own
-    modules stay."""
+    """A copy that shares no tensors, but locks and the like. Of its hooks, only methods of its own modules stay."""
     modules = set(model.modules())
     memo: dict[int, Any] = {}
     dropped: set[int] = set()
@@ -252,7 +251,7 @@ def _double(model: nn.Module) -> nn.Module:
                 dropped.add(id(hook))
         leaves += tree_leaves([value for name, value in vars(module).items() if name != "_modules"])
     for leaf in leaves:
-        if isinstance(leaf, nn.UninitializedBuffer):  # has no copy of its own in torch
+        if isinstance(leaf, nn.UninitializedBuffer):  # torch cannot copy it
             kind: Any = type(leaf)
             memo[id(leaf)] = kind(leaf.requires_grad, leaf.data.device, leaf.data.dtype)
         elif isinstance(leaf, Tensor) and not leaf.is_leaf:
@@ -268,9 +267,9 @@ def _double(model: nn.Module) -> nn.Module:
                     memo[id(leaf)] = leaf
         double = copy.deepcopy(model, memo)
     for twin, module in zip(double.modules(), model.modules(), strict=True):
-        if twin is module:  # it copies itself so
+        if twin is module:  # copies itself this way
             continue
-        for name in vars(twin).keys() - vars(module).keys():  # TransformerDecoderLayer's copies get another activation
+        for name in vars(twin).keys() - vars(module).keys():  # copies of TransformerDecoderLayer get a second activation
             del vars(twin)[name]
         for hooks in (twin._forward_hooks, twin._forward_pre_hooks):
             for key in [key for key, hook in hooks.items() if id(hook) in dropped]:
@@ -279,12 +278,12 @@ def _double(model: nn.Module) -> nn.Module:
 
 
 def _copied(leaf: Any) -> Any:
-    """What cannot be copied is shared."""
+    """A copy, or ``leaf`` itself if it cannot be copied."""
     if isinstance(leaf, Tensor):
         return leaf.detach().clone()
     try:
         return copy.deepcopy(leaf)
-    except Exception:  # anything
+    except Exception:  # copying may raise anything
         return leaf
 
 
@@ -304,10 +303,10 @@ def _random_numbers_put_back(model: nn.Module) -> Iterator[None]:
 
 
 def by_example(model: nn.Module, example: Any) -> Followers:
-    """Of the layers that run on ``example``: in evaluation mode, and those that do not in training mode.
+    """The followers of the layers that run on ``example`` in evaluation mode or, if they do not, in training mode.
 
     Raises:
-        RuntimeError: ``model`` cannot be copied. What its code raises comes through.
+        RuntimeError: ``model`` cannot be copied. Exceptions of its code propagate.
     """
     args = example if type(example) is tuple else (example,)
     found: Followers = {}
@@ -328,9 +327,9 @@ def by_example(model: nn.Module, example: Any) -> Followers:
             except Exception:
                 if not training:
                     raise
-                break  # a batch of one is too small for a batch norm, say
+                break  # for example, a batch of one is too small for a batch norm
             finally:
-                for module, mode in was:  # of modules that are their own copies
+                for module, mode in was:  # for modules whose copies are themselves
                     if module.training != mode:
                         module.training = mode
             found = {original[layer]: followers for layer, followers in watch.found.items() if layer in original} | found
@@ -340,7 +339,7 @@ def by_example(model: nn.Module, example: Any) -> Followers:
 
 
 def _steps(module: nn.Module) -> Iterator[nn.Module | Follower | None]:
-    """What is registered in it, in order. None: what came before has no part in what comes."""
+    """What is registered in a module, in order. None separates modules that do not follow each other."""
     children = {name: child for name, child in module._modules.items() if child is not None}
     if isinstance(module, _TRANSFORMER_LAYERS):  # registers its activation last, or not at all
         for name, child in children.items():
@@ -384,5 +383,5 @@ def _in_order(steps: Iterable[nn.Module | Follower | None]) -> Followers:
 
 
 def by_registration(model: nn.Module) -> Followers:
-    """For each layer the activation registered next, unless another layer is."""
+    """For each layer the activation registered next, unless another layer comes first."""
     return _in_order(_steps(model))

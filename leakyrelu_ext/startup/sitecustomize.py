@@ -1,4 +1,4 @@
-"""Our kernels in programs that ``python -m leakyrelu_ext run`` starts, and in the Pythons that these start.
+"""Installs our kernels in programs that ``python -m leakyrelu_ext run`` starts, and in the Pythons that these start.
 
 ``run`` puts this folder first on PYTHONPATH, and a Python that starts imports the module of this name. It may be the Python
 of another environment, or an old one.
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class _AfterTorch:
-    """Finds torch as the others do, and imports leakyrelu_ext, which installs itself, when torch has been imported."""
+    """Finds torch through the other finders; once it is imported, imports leakyrelu_ext, which installs itself."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != "torch":
@@ -44,13 +44,13 @@ class _AfterTorch:
 def _install() -> None:
     try:
         import leakyrelu_ext  # noqa: F401  (installs, as LEAKYRELU_EXT_INSTALL says)
-    except Exception as error:  # importing torch must not fail of it
+    except Exception as error:  # importing torch must not fail because of it
         message = "leakyrelu_ext: not installed in this process, PyTorch's own leaky_relu stays: {}"
         warnings.warn(message.format(error), stacklevel=2)
 
 
 def _run_the_one_behind() -> None:
-    """A sitecustomize that this one stands before."""
+    """Runs the sitecustomize that this one hides, if there is one."""
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder) != here]
     spec = importlib.machinery.PathFinder.find_spec("sitecustomize", sys.path)
