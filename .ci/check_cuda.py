@@ -31,29 +31,30 @@ from emulated import ops, report, tile
 # to warps in units of 256.
 THREADS = {"75": 1024, "80": 2048, "86": 1536, "89": 1536, "90": 2048, "100": 2048, "120": 1536}
 REGISTERS, REGISTER_UNIT, BLOCK = 65536, 8, 128
-# Of those threads, at least. Strided kernels hold addresses too; with two 16-byte loads per thread these are 48 KiB (32 KiB
-# with 64-bit addresses, of tensors from 2^31 elements on) in flight on the largest. A fused forward has one load per thread,
-# two with a residual: 24 or 48 KiB; the sums of the bias' gradient take registers, with two loads per thread: 32 KiB.
+# The least share of those threads that must be resident. Strided kernels hold addresses too; two 16-byte loads a thread keep
+# 48 KiB in flight on the largest (32 KiB with 64-bit addresses, of tensors from 2^31 elements on). The forward of
+# bias_leaky_relu has one load per thread, two with a residual: 24 or 48 KiB. The sums of the bias' gradient take registers:
+# two loads per thread, 32 KiB.
 OCCUPANCY = {
     "dense": 1.0,
     "strided, 32 bits": 0.75,
     "strided, 64 bits": 0.5,
-    "fused, forward": 0.75,
-    "fused, backward": 1.0,
-    "fused, backward, bias": 0.5,
-    "fused, sum of partials": 0.5,
+    "bias_leaky_relu, forward": 0.75,
+    "bias_leaky_relu, backward": 1.0,
+    "bias_leaky_relu, backward, bias": 0.5,
+    "bias_leaky_relu, sum of partials": 0.5,
 }
 
 DTYPES = {"float": "float32", "double": "float64", "c10::Half": "float16", "c10::BFloat16": "bfloat16"}
 ORDERS = {"Dense": "dense", "Strided<unsigned int>": "strided, 32 bits", "Strided<unsigned long>": "strided, 64 bits"}
 KERNEL = re.compile(
     r"leaky_relu_kernel<(?P<dtype>[\w:]+), \(leakyrelu_ext::cuda::Pass\)(?P<is_backward>[01]), "
-    r"leakyrelu_ext::cuda::(?P<parts>Plain|Fused)<[\w:]+ ?>, "
+    r"leakyrelu_ext::cuda::(?P<parts>Plain|BiasLeakyReLUParts)<[\w:]+ ?>, "
     r"leakyrelu_ext::cuda::(?P<input>[\w ]+(?:<[\w ]+>)?), leakyrelu_ext::cuda::(?P<output>[\w ]+(?:<[\w ]+>)?) ?>"
 )
 BIAS_KERNEL = re.compile(r"grad_bias_kernel<(?P<dtype>[\w:]+)>")
 PARTIALS_KERNEL = re.compile(r"sum_partials_kernel<(?P<opmath>float|double), (?P<dtype>[\w:]+)>")
-KERNELS = 2 + 3 + 3 + 3 + 2  # per dtype: dense, strided (also forward in place) twice, fused, sum of partials
+KERNELS = 2 + 3 + 3 + 3 + 2  # per dtype: dense, strided (also forward in place) twice, bias_leaky_relu, sum of partials
 
 
 @dataclass(frozen=True, order=True)
@@ -66,7 +67,7 @@ class Kernel:
     def occupancy(self) -> float:
         """At least."""
         what = "sum of partials" if not self.moves_chunks else self.what
-        return OCCUPANCY[f"fused, {what}" if self.order == "fused" else self.order]
+        return OCCUPANCY[f"bias_leaky_relu, {what}" if self.order == "bias_leaky_relu" else self.order]
 
     @property
     def moves_chunks(self) -> bool:
@@ -106,14 +107,14 @@ def cuobjdump(*options: str) -> str:
 
 def kernel_named(demangled: str) -> Kernel | None:
     if found := BIAS_KERNEL.search(demangled):
-        return Kernel("fused", "backward, bias", DTYPES[found["dtype"]])
+        return Kernel("bias_leaky_relu", "backward, bias", DTYPES[found["dtype"]])
     if found := PARTIALS_KERNEL.search(demangled):
-        return Kernel("fused", f"sum of partials, {DTYPES[found['opmath']]}", DTYPES[found["dtype"]])
+        return Kernel("bias_leaky_relu", f"sum of partials, {DTYPES[found['opmath']]}", DTYPES[found["dtype"]])
     if not (found := KERNEL.search(demangled)):
         return None
     what = "backward" if found["is_backward"] == "1" else "forward"
     inplace = " in place" if found["output"] != "Dense" else ""
-    order = "fused" if found["parts"] == "Fused" else ORDERS[found["input"].strip()]
+    order = "bias_leaky_relu" if found["parts"] == "BiasLeakyReLUParts" else ORDERS[found["input"].strip()]
     return Kernel(order, what + inplace, DTYPES[found["dtype"]])
 
 
@@ -159,7 +160,7 @@ def violations_of(code: Code, kernel: Kernel, arch: str) -> list[str]:
     return found
 
 
-def run_fused(what: str, dtype: torch.dtype, n: int) -> float:
+def run_bias_leaky_relu(what: str, dtype: torch.dtype, n: int) -> float:
     """With all parts. The bytes per element that are needed at least."""
     x = torch.randn(4, 4, n // 16).to(dtype)
     bias = torch.randn(4).to(torch.promote_types(dtype, torch.float32))
@@ -178,8 +179,8 @@ def moved(kernel: Kernel) -> tuple[float, float, float, float]:
     dtype = getattr(torch, kernel.dtype)
     n = 16 * tile(dtype)
     needed_bytes = 2 * dtype.itemsize + 1 / 8
-    if kernel.order == "fused":
-        needed_bytes = run_fused(kernel.what, dtype, n)
+    if kernel.order == "bias_leaky_relu":
+        needed_bytes = run_bias_leaky_relu(kernel.what, dtype, n)
     else:
         run_plain(kernel, dtype, n)
     got = report()
@@ -240,7 +241,7 @@ def main() -> None:
         if not minimum <= loaded + stored <= minimum * (1 + sums):
             violations.append(f"{kernel}: moves {loaded + stored} bytes per element, {minimum} would do")
         # Biases, and mask bytes that several requests share, come from the cache.
-        if sectors > (1.1 if kernel.order == "fused" else 1):
+        if sectors > (1.1 if kernel.order == "bias_leaky_relu" else 1):
             violations.append(f"{kernel}: asks {sectors:.2f} times for a sector")
     print(f"PTX for compute_{', compute_'.join(sorted(ptx))}; 128-bit loads and stores, no local memory")
     if violations:

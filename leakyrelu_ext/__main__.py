@@ -14,7 +14,6 @@ from ._library import build_info
 from ._run import run
 from .installation import install
 
-
 # Variables that decide which kernels run, and how.
 _VARIABLES = re.compile(r"LEAKYRELU_EXT_|ATEN_CPU_CAPABILITY$|THP_MEM_|OMP_|CUDA_VISIBLE_DEVICES$|LD_PRELOAD$|PYTORCH_")
 
