@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 pytest.importorskip("sklearn")
+pytest.importorskip("pydantic")
 pytest.importorskip("scipy")
 pytest.importorskip("rich")
 from leakyrelu_bench.study.claims import arms, cost, effects, presets
