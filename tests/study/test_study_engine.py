@@ -16,7 +16,7 @@ pytest.importorskip("rich")
 from leakyrelu_bench.results import ResultsError
 from leakyrelu_bench.study import as_json
 from leakyrelu_bench.study import data as datasets
-from leakyrelu_bench.study.claims import arms, presets
+from leakyrelu_bench.study.claims import arms, plan, presets
 from leakyrelu_bench.study.claims.effects import interval
 from leakyrelu_bench.study.study import Cost
 from leakyrelu_bench.study.training import configuration, running
@@ -326,7 +326,7 @@ def test_the_mean_over_the_seeds_of_a_sweep_chooses():
 def test_every_arm_gets_the_same_sweep_with_a_seed_of_its_own():
     effort = arms.Effort(4, 3, sweep_seeds=2, first_seed=5)
     for preset in presets.PRESETS:
-        for entry in preset.entries(preset.datasets):
+        for entry in plan.entries_of({name: preset.arms(name) for name in preset.datasets}):
             swept = effort.sweep(entry.arm)
             of_sweep = [(each.learning_rate, each.seed) for each in swept]
             assert of_sweep == list(itertools.product(effort.rates_of(entry.arm), (-6, -7)))
@@ -339,8 +339,8 @@ def test_every_arm_gets_the_same_sweep_with_a_seed_of_its_own():
 
 def test_arms_of_a_preset_differ_in_one_thing_and_have_labels_of_their_own():
     for preset in presets.PRESETS:
-        entries = preset.entries(preset.datasets)
-        labels = [(entry.arm.of.dataset, presets._label(entry)) for entry in entries]
+        entries = plan.entries_of({name: preset.arms(name) for name in preset.datasets})
+        labels = [(entry.arm.of.dataset, presets.label(entry)) for entry in entries]
         assert len(set(labels)) == len(labels), preset.name
 
 
