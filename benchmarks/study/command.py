@@ -17,7 +17,7 @@ from ..results import ResultsError, refuse_to_overwrite
 from . import study
 from .claims import arms, cost
 from .claims.judging import study_of
-from .claims.plan import COST, Plan, effort_of, level, plan_of, present
+from .claims.plan import COST, Plan, effort_of, entries_of, level, plan_of, present
 from .data import Dataset
 from .report import tables
 from .study import Study
@@ -66,9 +66,9 @@ def _measure(plan: Plan, here: Mapping[str, Dataset], journal: Journal, argument
             run_all(configurations, setting, journal, step)
 
         # Claim by claim: whoever stops it has some whole ones.
-        for preset, entries in plan.claims.items():
-            arms.measure(entries, effort, run, journal.find)
-            for name in [name for name in preset.datasets if name in here] if preset.name == COST else []:
+        for preset, by_dataset in plan.claims.items():
+            arms.measure(entries_of(by_dataset), effort, run, journal.find)
+            for name in by_dataset if preset.name == COST else ():
                 if journal.costs(name) is None:
                     progress.update(task, description=f"cost, {name}")
                     journal.add_costs(name, cost.measure(here[name], *COST_PASSES[level(arguments)]))

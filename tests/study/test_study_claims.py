@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 pytest.importorskip("sklearn")
+pytest.importorskip("pydantic")
 pytest.importorskip("scipy")
 pytest.importorskip("rich")
-from leakyrelu_bench.study.claims import arms, cost, effects, presets
+from leakyrelu_bench.study.claims import arms, cost, effects, measures, plan, presets
 from leakyrelu_bench.study.claims.effects import NOT_SUPPORTED, SUPPORTED, UNDECIDED, Effect
 from leakyrelu_bench.study.study import Cost
 
@@ -79,11 +80,15 @@ def test_of_several(of, verdict):
     assert effects.overall([examples[each] for each in of]) == verdict
 
 
+def entries(preset, datasets):
+    return plan.entries_of({name: preset.arms(name) for name in datasets})
+
+
 def results(preset, datasets, figures):
     """As if trained: ``figures(configuration)`` gives the keywords of its outcome."""
     effort = arms.Effort(SEEDS, 2)
     found = arms.Results({name: Data(name) for name in datasets})
-    for entry in preset.entries(datasets):
+    for entry in entries(preset, datasets):
         runs = effort.runs(entry.arm, entry.learning_rate or 0.01)
         found.of[entry] = [outcome(of, **figures(of)) for of in runs]
     return found
@@ -93,7 +98,9 @@ PRESETS = {preset.name: preset for preset in presets.PRESETS}
 
 
 def decided(name, figures, datasets=("digits",)):
-    decide, others = PRESETS[name].effects(results(PRESETS[name], datasets, figures), datasets)
+    preset = PRESETS[name]
+    found, of_datasets = results(preset, datasets, figures), [preset.arms(dataset) for dataset in datasets]
+    decide, others = (presets.effects(contrasts, found, of_datasets) for contrasts in (preset.decide, preset.beside))
     assert all(each.seeds == SEEDS for each in decide + others)
     return effects.overall(decide), decide
 
@@ -194,11 +201,11 @@ def test_cost(elu, verdict):
 def test_a_network_that_diverged_is_not_asked_for_its_dead_units():
     of = presets.arm("digits", "relu").run(0.1, 0)
     run = replace(outcome(of, (2.0, 1.0, math.nan), zero_gradient_share=[0.0, 0.25, 0.9]), diverged=True)
-    assert presets.DEAD.of(run) == 25.0
-    assert presets.DEAD.of(replace(run, diverged=False)) == 90.0
+    assert measures.DEAD.of(run) == 25.0
+    assert measures.DEAD.of(replace(run, diverged=False)) == 90.0
 
 
 def test_a_run_that_diverged_counts_as_untrained_from_there_on():
     of = presets.arm("digits", "relu").run(0.1, 0)
     diverged = replace(outcome(of, (2.0, 1.0, math.nan)), configuration=replace(of, epochs=4))
-    assert presets._losses(diverged) == [1.0, 2.0, 2.0, 2.0]
+    assert measures.losses(diverged) == [1.0, 2.0, 2.0, 2.0]

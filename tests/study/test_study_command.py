@@ -12,6 +12,7 @@ import pytest
 import torch
 
 pytest.importorskip("sklearn")
+pytest.importorskip("pydantic")
 pytest.importorskip("scipy")
 pytest.importorskip("rich")
 from leakyrelu_bench import cli

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 pytest.importorskip("sklearn")
+pytest.importorskip("pydantic")
 from leakyrelu_bench.study import data as datasets
 from leakyrelu_bench.study.data import MissingDatasetError, anomalies, base, images, series, texts
 

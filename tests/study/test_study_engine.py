@@ -10,23 +10,27 @@ import pytest
 import torch
 
 pytest.importorskip("sklearn")
+pytest.importorskip("pydantic")
 pytest.importorskip("scipy")
 pytest.importorskip("rich")
 from leakyrelu_bench.results import ResultsError
+from leakyrelu_bench.study import as_json
 from leakyrelu_bench.study import data as datasets
-from leakyrelu_bench.study.claims import arms, presets
+from leakyrelu_bench.study.claims import arms, plan, presets
 from leakyrelu_bench.study.claims.effects import interval
 from leakyrelu_bench.study.study import Cost
 from leakyrelu_bench.study.training import configuration, running
 from leakyrelu_bench.study.training import train as training
-from leakyrelu_bench.study.training.configuration import Arm, from_dict
+from leakyrelu_bench.study.training.configuration import Arm, Written
 from leakyrelu_bench.study.training.journal import Journal
-from leakyrelu_bench.study.training.outcome import from_json, to_dict
+from leakyrelu_bench.study.training.outcome import Outcome
+from pydantic import TypeAdapter
 
 from study_runs import SMALL, outcome
 
 pytestmark = pytest.mark.cpu_only
 CPU = torch.device("cpu")
+CONFIGURATION, OUTCOME = TypeAdapter(Written), TypeAdapter(Outcome)
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +44,7 @@ def one_thread():
 
 def comparable(outcome):
     """All but how long it took; NaN made equal to itself."""
-    entry = to_dict(outcome)
+    entry = OUTCOME.dump_python(outcome, mode="json")
     del entry["seconds"]
     return json.dumps(entry)
 
@@ -56,7 +60,7 @@ def test_names_are_in_step():
 
 
 def test_a_key_tells_runs_apart_and_lasts():
-    assert SMALL.key == replace(SMALL).key == from_dict(json.loads(json.dumps(asdict(SMALL)))).key
+    assert SMALL.key == replace(SMALL).key == as_json.read(CONFIGURATION, json.dumps(asdict(SMALL))).key
     changes = {
         "dataset": "digits",
         "learning_rate": 0.02,
@@ -85,8 +89,8 @@ def test_a_slope_is_leaky_relus(change):
 
 @pytest.mark.parametrize("change", [{"seed": "0"}, {"epochs": 1.5}, {"observe": None}, {"dataset": 3}])
 def test_a_damaged_configuration(change):
-    with pytest.raises((TypeError, ValueError)):
-        from_dict({**asdict(SMALL), **change})
+    with pytest.raises(ValueError, match=next(iter(change))):
+        as_json.read(CONFIGURATION, json.dumps({**asdict(SMALL), **change}))
 
 
 @pytest.mark.parametrize("regularisation", configuration.REGULARISATIONS)
@@ -137,7 +141,8 @@ def test_divergence_stops_a_run_and_is_said():
     assert found.diverged
     assert found.epochs < 6
     assert 0 <= found.test_score <= 1
-    assert from_json(json.loads(json.dumps(to_dict(found), allow_nan=False))).diverged
+    written = json.dumps(OUTCOME.dump_python(found, mode="json"), allow_nan=False)
+    assert as_json.read(OUTCOME, written).diverged
 
 
 def test_early_stopping_keeps_the_best_weights_and_training_to_the_end_the_last():
@@ -321,7 +326,7 @@ def test_the_mean_over_the_seeds_of_a_sweep_chooses():
 def test_every_arm_gets_the_same_sweep_with_a_seed_of_its_own():
     effort = arms.Effort(4, 3, sweep_seeds=2, first_seed=5)
     for preset in presets.PRESETS:
-        for entry in preset.entries(preset.datasets):
+        for entry in plan.entries_of({name: preset.arms(name) for name in preset.datasets}):
             swept = effort.sweep(entry.arm)
             of_sweep = [(each.learning_rate, each.seed) for each in swept]
             assert of_sweep == list(itertools.product(effort.rates_of(entry.arm), (-6, -7)))
@@ -334,8 +339,8 @@ def test_every_arm_gets_the_same_sweep_with_a_seed_of_its_own():
 
 def test_arms_of_a_preset_differ_in_one_thing_and_have_labels_of_their_own():
     for preset in presets.PRESETS:
-        entries = preset.entries(preset.datasets)
-        labels = [(entry.arm.of.dataset, presets._label(entry)) for entry in entries]
+        entries = plan.entries_of({name: preset.arms(name) for name in preset.datasets})
+        labels = [(entry.arm.of.dataset, presets.label(entry)) for entry in entries]
         assert len(set(labels)) == len(labels), preset.name
 
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 pytest.importorskip("sklearn")
+pytest.importorskip("pydantic")
 from leakyrelu_bench.study.data import Dataset, Split
 from leakyrelu_bench.study.training import networks
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 pytest.importorskip("sklearn")
+pytest.importorskip("pydantic")
 pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
 pytest.importorskip("rich")

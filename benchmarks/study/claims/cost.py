@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,9 @@ from ..training import choices
 from ..training.configuration import ACTIVATIONS, Configuration
 from ..training.train import build
 from .effects import Effect, Interval, interval
-from .presets import arm
+from .presets import LEAKY, RELU, arm
 
-BASELINE = "relu"
+FUNCTIONS = [LEAKY if name == "leaky_relu" else name for name in ACTIVATIONS]
 # A fortieth of a step, and what a clock on a shared machine can tell apart.
 MARGIN = 0.025
 
@@ -36,26 +36,20 @@ def _step(configuration: Configuration, dataset: Dataset) -> Callable[[], None]:
     return step
 
 
-def _configurations(dataset: str) -> list[Configuration]:
-    return [arm(dataset, function).run(1e-3, 0) for function in ACTIVATIONS]
-
-
 def measure(dataset: Dataset, passes: int, seconds: float) -> list[Cost]:
     """A training step of ``dataset``'s network with each activation, ``seconds`` for all in each of ``passes``."""
     times: dict[str, list[float]] = {}
     ratios: dict[str, list[float]] = {}
     for number in range(passes):
         # New networks in every pass: they come to lie elsewhere.
-        steps = {each.function: Timed(_step(replace(each, seed=number), dataset)) for each in _configurations(dataset.name)}
-        rounds, _ = interleave(list(steps.values()), seconds, seed=number)
-        of = dict(zip(steps, rounds, strict=True))
+        steps = [Timed(_step(arm(dataset.name, function).run(1e-3, number), dataset)) for function in FUNCTIONS]
+        rounds, _ = interleave(steps, seconds, seed=number)
+        of = dict(zip(FUNCTIONS, rounds, strict=True))
         for function, values in of.items():
             times.setdefault(function, []).append(statistics.median(values))
-            pairs = zip(values, of[BASELINE], strict=True)
+            pairs = zip(values, of[RELU], strict=True)
             ratios.setdefault(function, []).append(statistics.median(one / other for one, other in pairs))
-    return [
-        Cost(dataset.name, function, statistics.median(times[function]), interval(ratios[function])) for function in times
-    ]
+    return [Cost(dataset.name, each, statistics.median(times[each]), interval(ratios[each])) for each in FUNCTIONS]
 
 
 def _effect(dataset: Dataset, costs: Sequence[Cost], function: str, baseline: str) -> Effect:
@@ -63,20 +57,10 @@ def _effect(dataset: Dataset, costs: Sequence[Cost], function: str, baseline: st
     one, other = by_function[function], by_function[baseline]
     # Of two ratios to the same step; their errors are taken for independent, which makes the interval rather too wide.
     mean = one.ratio.mean / other.ratio.mean - 1
-    half = (1 + mean) * (_relative(one.ratio) ** 2 + _relative(other.ratio) ** 2) ** 0.5
-    return Effect(
-        dataset.name,
-        dataset.domain,
-        "time of a training step, more than the baseline's",
-        "share",
-        function,
-        baseline,
-        mean,
-        mean - half,
-        mean + half,
-        one.ratio.count,
-        MARGIN,
-    )
+    half = (1 + mean) * math.hypot(_relative(one.ratio), _relative(other.ratio))
+    measure = "time of a training step, more than the baseline's"
+    figures = (mean, mean - half, mean + half, one.ratio.count, MARGIN)
+    return Effect(dataset.name, dataset.domain, measure, "share", function, baseline, *figures)
 
 
 def _relative(of: Interval) -> float:
@@ -84,7 +68,6 @@ def _relative(of: Interval) -> float:
 
 
 def effects(datasets: Sequence[Dataset], costs: Sequence[Cost]) -> tuple[list[Effect], list[Effect]]:
-    leaky = _configurations("")[ACTIVATIONS.index("leaky_relu")].function
-    decide = [_effect(dataset, costs, "elu", leaky) for dataset in datasets]
-    others = [_effect(dataset, costs, leaky, BASELINE) for dataset in datasets]
-    return decide, others
+    """What decides, and what is shown beside."""
+    decide = [_effect(dataset, costs, "elu", LEAKY) for dataset in datasets]
+    return decide, [_effect(dataset, costs, LEAKY, RELU) for dataset in datasets]

@@ -6,19 +6,25 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pydantic import computed_field
+
+from ..as_json import Figure
 
 CONFIDENCE = 0.95
-SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
-VERDICTS = (SUPPORTED, NOT_SUPPORTED, UNDECIDED)
+Verdict = Literal["supported", "not supported", "undecided"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+SUPPORTED, NOT_SUPPORTED, UNDECIDED = VERDICTS
 
 
 @dataclass(frozen=True)
 class Interval:
     """``mean`` of paired differences (or of values), and the bounds of its 95 % interval by Student's t; NaN without two."""
 
-    mean: float
-    low: float
-    high: float
+    mean: Figure
+    low: Figure
+    high: Figure
     count: int
 
 
@@ -49,14 +55,15 @@ class Effect:
     unit: str  # "points" (of 100), "share", "log10", "nats", "ratio"
     arm: str
     baseline: str
-    mean: float
-    low: float
-    high: float
+    mean: Figure
+    low: Figure
+    high: Figure
     seeds: int
     margin: float
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Verdict:
         """Not supported where even the upper bound is less than matters; supported where the lower one is above 0 (or above
         a margin below 0) and the effect itself matters; else undecided."""
         if math.isnan(self.low):
@@ -66,7 +73,7 @@ class Effect:
         return SUPPORTED if self.low > min(0.0, self.margin) and self.mean >= self.margin else UNDECIDED
 
 
-def overall(effects: Sequence[Effect]) -> str:
+def overall(effects: Sequence[Effect]) -> Verdict:
     """Of several: supported where some are and none is not, not supported where some are not and none is, else undecided."""
     verdicts = {effect.verdict for effect in effects}
     if SUPPORTED in verdicts and NOT_SUPPORTED not in verdicts:

@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..data import Dataset
-from ..study import ArmResult, ClaimResult, Cost, Skipped, Study
+from ..study import ClaimResult, Skipped, Study
 from ..training.journal import Journal
-from . import arms, cost, effects
-from .arms import Entry
-from .plan import COST, Plan, effort_of, fitted
-from .presets import Preset
+from . import arms, cost, effects, presets
+from .plan import COST, Plan, effort_of, entries_of
+from .presets import Arms, Preset
 
 
-def _as_named(results: arms.Results, preset: Preset, names: Sequence[str], arguments: Namespace) -> arms.Results:
-    """``results`` by the entries that ``preset`` itself names, whatever epochs the arguments gave them."""
-    of = {entry: results.of[fitted(entry, arguments)] for entry in preset.entries(names)}
-    return arms.Results(results.datasets, of, results.sweeps)
-
-
-def _claim(
-    preset: Preset, entries: Sequence[Entry], results: arms.Results, journal: Journal, arguments: Namespace
-) -> ClaimResult | None:
+def _claim(preset: Preset, by_dataset: Mapping[str, Arms], results: arms.Results, journal: Journal) -> ClaimResult | None:
     """None where something is missing that it needs."""
-    names = [name for name in preset.datasets if name in results.datasets]
-    if not names or not all(entry in results.of for entry in entries):
+    entries = entries_of(by_dataset)
+    costs = [journal.costs(dataset) for dataset in by_dataset] if preset.name == COST else []
+    if not by_dataset or None in costs or not all(entry in results.of for entry in entries):
         return None
-    costs: list[Cost] = []
+    timed = [each for of in costs for each in of or ()]
     if preset.name == COST:
-        for name in names:
-            of = journal.costs(name)
-            if of is None:
-                return None
-            costs += of
-        decide, others = cost.effects([results.datasets[name] for name in names], costs)
+        decide, others = cost.effects([results.datasets[dataset] for dataset in by_dataset], timed)
     else:
-        decide, others = preset.effects(_as_named(results, preset, names, arguments), names)
+        of_datasets = list(by_dataset.values())
+        decide, others = (presets.effects(of, results, of_datasets) for of in (preset.decide, preset.beside))
     return ClaimResult(
         preset.name,
         preset.statement,
@@ -47,21 +35,13 @@ def _claim(
         decide,
         others,
         [results.result(entry) for entry in entries],
-        costs,
+        timed,
     )
 
 
 def _described(of: Dataset) -> dict[str, Any]:
-    return {
-        "domain": of.domain,
-        "task": of.task,
-        "source": of.source,
-        "metric": of.metric,
-        "classes": of.classes,
-        "train": len(of.train),
-        "validation": len(of.validation),
-        "test": len(of.test),
-    }
+    facts = {name: getattr(of, name) for name in ("domain", "task", "source", "metric", "classes")}
+    return {**facts, **{name: len(getattr(of, name)) for name in ("train", "validation", "test")}}
 
 
 def study_of(
@@ -74,14 +54,8 @@ def study_of(
     interrupted: bool,
 ) -> Study:
     results = arms.collect(plan.entries, effort_of(arguments), here, journal.find)
-    claims = [_claim(preset, entries, results, journal, arguments) for preset, entries in plan.claims.items()]
-    grid: list[ArmResult] = [results.result(entry) for entry in plan.grid if entry in results.of]
-    used = {
-        outcome.configuration: outcome
-        for outcomes in (results.of, results.sweeps)
-        for of in outcomes.values()
-        for outcome in of
-    }
+    claims = [_claim(preset, by_dataset, results, journal) for preset, by_dataset in plan.claims.items()]
+    used = {outcome.configuration: outcome for of in (*results.of.values(), *results.sweeps.values()) for outcome in of}
     settings = {
         name: value if isinstance(value, (bool, int, float, str, list, type(None))) else str(value)
         for name, value in vars(arguments).items()
@@ -93,7 +67,7 @@ def study_of(
         {name: _described(of) for name, of in here.items()},
         skipped,
         [claim for claim in claims if claim is not None],
-        grid,
+        [results.result(entry) for entry in plan.grid if entry in results.of],
         list(used.values()),
         interrupted,
     )

@@ -14,7 +14,7 @@ from ..training.configuration import ACTIVATIONS, DATASETS, Arm
 from ..training.running import dataset
 from . import presets
 from .arms import Effort, Entry
-from .presets import PRESETS, Preset
+from .presets import PRESETS, Arms, Preset
 
 EFFORTS = {"quick": Effort(3, 2), "usual": Effort(5, 3, sweep_seeds=2), "full": Effort(10, 4, sweep_seeds=3)}
 # --quick: half the epochs, and of a grid these activations.
@@ -26,14 +26,19 @@ COST = "cost"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run: the entries of each preset, or those of a grid."""
+    """What is to be run: the arms of each preset on each dataset, or those of a grid."""
 
-    claims: Mapping[Preset, list[Entry]]
+    claims: Mapping[Preset, Mapping[str, Arms]]
     grid: list[Entry]
 
     @property
     def entries(self) -> list[Entry]:
-        return list(dict.fromkeys([*itertools.chain.from_iterable(self.claims.values()), *self.grid]))
+        of_claims = itertools.chain.from_iterable(entries_of(arms) for arms in self.claims.values())
+        return list(dict.fromkeys([*of_claims, *self.grid]))
+
+
+def entries_of(by_dataset: Mapping[str, Arms]) -> list[Entry]:
+    return [entry for arms in by_dataset.values() for entry in arms.values()]
 
 
 def level(arguments: Namespace) -> str:
@@ -74,51 +79,43 @@ def present(arguments: Namespace) -> tuple[dict[str, Dataset], list[Skipped]]:
     return here, skipped
 
 
-def fitted(entry: Entry, arguments: Namespace) -> Entry:
-    """With the epochs, patience, … of the arguments."""
+def _fitted(entry: Entry, arguments: Namespace) -> Entry:
+    """With the epochs and the batch size of the arguments."""
     of = entry.arm.of
     epochs = arguments.epochs or (max(1, of.epochs // 2) if arguments.quick else of.epochs)
-    of = replace(of, epochs=epochs, batch_size=arguments.batch_size or of.batch_size)
-    return replace(entry, arm=Arm(of))
+    return replace(entry, arm=Arm(replace(of, epochs=epochs, batch_size=arguments.batch_size or of.batch_size)))
 
 
 def _grid(names: Sequence[str], arguments: Namespace) -> list[Entry]:
-    found = []
-    functions: list[tuple[str, float | None]] = []
+    functions: list[str] = []
     for activation in arguments.activation or (QUICK_ACTIVATIONS if arguments.quick else ACTIVATIONS):
         slopes = arguments.slope or SLOPES
-        functions += [(activation, slope) for slope in slopes] if activation == "leaky_relu" else [(activation, None)]
-    axes = (
-        arguments.init or ["he"],
-        arguments.regularisation or ["none"],
-        arguments.optimiser or ["adam"],
-        arguments.schedule or ["constant"],
-        arguments.depth or [None],
-    )
-    for name, (activation, slope), *values in itertools.product(names, functions, *axes):
-        initialisation, regularisation, optimiser, schedule, depth = values
-        arm = presets.arm(
-            name,
-            activation,
-            slope,
-            initialisation=initialisation,
-            regularisation=regularisation,
-            optimiser=optimiser,
-            schedule=schedule,
-            network=arguments.network,
-            observe=arguments.observe,
-        )
-        of = replace(arm.of, depth=depth or arm.of.depth)
-        if arguments.patience is not None:
-            of = replace(of, patience=arguments.patience or None)
-        found.append(Entry(Arm(of), arguments.learning_rate))
-    return found
+        functions += [f"leaky_relu {slope}" for slope in slopes] if activation == "leaky_relu" else [activation]
+    axes = {
+        "initialisation": arguments.init,
+        "regularisation": arguments.regularisation,
+        "optimiser": arguments.optimiser,
+        "schedule": arguments.schedule,
+        "depth": arguments.depth,
+        "patience": [] if arguments.patience is None else [arguments.patience or None],
+        "network": [arguments.network],
+        "observe": [arguments.observe],
+    }
+    axes = {name: values for name, values in axes.items() if values}  # for the others it is as usual
+    return [
+        Entry(presets.arm(dataset, function, **dict(zip(axes, values, strict=True))), arguments.learning_rate)
+        for dataset, function, *values in itertools.product(names, functions, *axes.values())
+    ]
 
 
 def plan_of(here: Mapping[str, Dataset], arguments: Namespace) -> Plan:
-    claims = {}
-    for preset in _presets(arguments):
-        names = [name for name in preset.datasets if name in here]
-        claims[preset] = [fitted(entry, arguments) for entry in preset.entries(names)]
-    grid = [] if claims else [fitted(entry, arguments) for entry in _grid(list(here), arguments)]
+    claims = {
+        preset: {
+            dataset: {name: _fitted(entry, arguments) for name, entry in preset.arms(dataset).items()}
+            for dataset in preset.datasets
+            if dataset in here
+        }
+        for preset in _presets(arguments)
+    }
+    grid = [] if claims else [_fitted(entry, arguments) for entry in _grid(list(here), arguments)]
     return Plan(claims, grid)

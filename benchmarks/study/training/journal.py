@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from ...results import ResultsError, refuse_to_overwrite
-from ..study import Cost, cost_from_json
+from ..as_json import read
+from ..study import Cost
 from .configuration import Configuration
-from .outcome import Outcome, from_json, to_dict
+from .outcome import Outcome
 
 FORMAT = "leakyrelu-bench-journal"
+_OUTCOME, _COSTS = TypeAdapter(Outcome), TypeAdapter(list[Cost])
 
 
 def refuse(path: Path, resume: bool, force: bool) -> None:
@@ -56,12 +59,12 @@ class Journal:
                 try:
                     entry = json.loads(line)
                     if "costs" in entry:
-                        self._costs[entry["dataset"]] = [cost_from_json(each) for each in entry["costs"]]
-                        continue
-                    outcome = from_json(entry)
+                        self._costs[entry["dataset"]] = read(_COSTS, json.dumps(entry["costs"]))
+                    else:
+                        outcome = read(_OUTCOME, line)
+                        self._done[outcome.key] = outcome
                 except (KeyError, TypeError, ValueError) as error:
-                    raise ResultsError(f"{path}: line {number} is damaged: {type(error).__name__}: {error}") from error
-                self._done[outcome.configuration.key] = outcome
+                    raise ResultsError(f"{path}: line {number} is damaged: {error}") from error
             if lines[-1]:
                 os.truncate(path, len(content) - len(lines[-1]))
         except OSError as error:
@@ -89,12 +92,12 @@ class Journal:
     def add_costs(self, dataset: str, costs: list[Cost]) -> None:
         self._costs[dataset] = costs
         if self._path is not None:
-            self._write("a", {"dataset": dataset, "costs": [asdict(each) for each in costs]})
+            self._write("a", {"dataset": dataset, "costs": _COSTS.dump_python(costs, mode="json")})
 
     def find(self, configuration: Configuration) -> Outcome | None:
         return self._done.get(configuration.key)
 
     def add(self, outcome: Outcome) -> None:
-        self._done[outcome.configuration.key] = outcome
+        self._done[outcome.key] = outcome
         if self._path is not None:
-            self._write("a", to_dict(outcome))
+            self._write("a", _OUTCOME.dump_python(outcome, mode="json"))

@@ -1,16 +1,18 @@
-"""What one training run has given, as the object and as the JSON line that it is kept as."""
+"""What one training run has given."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from .configuration import Configuration, from_dict
+from pydantic import FiniteFloat, computed_field
 
-# By epoch, the first entry before training (NaN where there is nothing yet or any more, None in JSON). Where units are
-# watched, too: the shares of those that were never positive over the whole training split, and of those that got no gradient
-# from any of it; of negative pre-activations; and the gradient's norm at the first activation / at the last one.
+from ..as_json import Figure
+from .configuration import Written
+
+# By epoch, the first entry before training (NaN where there is nothing yet or any more). Where units are watched, too: the
+# shares of those that were never positive over the whole training split, and of those that got no gradient from any of it;
+# of negative pre-activations; and the gradient's norm at the first activation / at the last one.
 CURVES = ("train_loss", "validation_loss", "validation_score")
 WATCHED = ("dead_share", "zero_gradient_share", "negative_share", "gradient_norm_ratio")
 
@@ -25,15 +27,28 @@ class Outcome:
     in the last epoch.
     """
 
-    configuration: Configuration
-    curves: dict[str, list[float]]
-    test_score: float
+    configuration: Written
+    curves: dict[str, list[Figure]]
+    test_score: FiniteFloat
     best_epoch: int
     diverged: bool
     steps: int
     seconds: float  # of training alone, one thread; other runs may have shared the machine
     parameters: int
     layers: dict[str, list[dict[str, Any]]]  # "before", "after"
+
+    def __post_init__(self) -> None:
+        if not set(CURVES) <= self.curves.keys():
+            raise ValueError(f"curves {sorted(self.curves)}")
+        if len({len(curve) for curve in self.curves.values()}) != 1:
+            raise ValueError("curves of several lengths")
+        if not 0 <= self.best_epoch <= self.epochs:
+            raise ValueError(f"best_epoch {self.best_epoch} of {self.epochs}")
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def key(self) -> str:
+        return self.configuration.key
 
     @property
     def best_validation_loss(self) -> float:
@@ -47,37 +62,3 @@ class Outcome:
     def epochs(self) -> int:
         """Epochs trained."""
         return len(self.curves["validation_loss"]) - 1
-
-
-def to_dict(outcome: Outcome) -> dict[str, Any]:
-    """For JSON, which has no NaN: None stands for what is not finite."""
-    entry = asdict(outcome)
-    entry["curves"] = {
-        name: [value if math.isfinite(value) else None for value in values] for name, values in outcome.curves.items()
-    }
-    return {"key": outcome.configuration.key, **entry}
-
-
-def from_json(entry: dict[str, Any]) -> Outcome:
-    """What :func:`to_dict` made of one.
-
-    Raises:
-        ValueError, TypeError, KeyError: ``entry`` is none.
-    """
-    values = {of.name: entry[of.name] for of in fields(Outcome)}
-    values["configuration"] = from_dict(values["configuration"])
-    values["curves"] = {
-        str(name): [math.nan if value is None else float(value) for value in curve]
-        for name, curve in values["curves"].items()
-    }
-    values["layers"] = {when: [dict(layer) for layer in layers] for when, layers in values["layers"].items()}
-    outcome = Outcome(**values)
-    if not set(CURVES) <= outcome.curves.keys():
-        raise ValueError(f"curves {sorted(outcome.curves)}")
-    if len({len(curve) for curve in outcome.curves.values()}) != 1:
-        raise ValueError("curves of several lengths")
-    if not 0 <= outcome.best_epoch <= outcome.epochs:
-        raise ValueError(f"best_epoch {outcome.best_epoch} of {outcome.epochs}")
-    if not (isinstance(outcome.test_score, (int, float)) and math.isfinite(outcome.test_score)):
-        raise ValueError(f"test_score {outcome.test_score!r}")
-    return outcome
