@@ -7,7 +7,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from types import ModuleType
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
@@ -16,8 +17,10 @@ import leakyrelu_ext
 from .measure.budget import parse_bytes
 from .results import ResultsError, load, refuse_to_overwrite
 from .study import options
-from .suites.choice import NothingToDoError
+from .suites import compiled, fused, models, ops
+from .suites.arguments import NothingToDoError, settle
 from .suites.inputs import DTYPES
+from .suites.memory import plan as memory
 
 T = TypeVar("T", int, float)
 
@@ -62,6 +65,67 @@ def _device(text: str) -> torch.device:
     return device
 
 
+def _cpu(text: str) -> torch.device:
+    if text != "cpu":
+        raise argparse.ArgumentTypeError(f"this suite runs on cpu only, got {text}")
+    return torch.device("cpu")
+
+
+def _amount(text: str) -> int:
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+# What some suites have, beside what all have.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "--seconds": {
+        "type": _within(float, 0.001, 3600.0),
+        "help": "per case and mode, in all passes; default: by --quick, --full",
+    },
+    "--no-compile": {"action": "store_true", "help": "leave out torch.compile, and the wait for it"},
+    "--dtype": {
+        "choices": DTYPES,
+        "action": "append",
+        "help": "repeatable; default: float32, bfloat16 and, not with --quick, float16",
+    },
+    "--max-size": {"type": _within(int, 1, 2**40), "help": "leave out noise of more elements than this"},
+    "--no-peers": {"action": "store_true", "help": "leave out JAX, ONNX Runtime and NumPy"},
+    "--no-models": {"action": "store_true", "help": "only what single activations keep for the backward"},
+    "--budget": {
+        "type": _amount,
+        "metavar": "SIZE",
+        "help": "for the largest batch, such as 2GiB: parameters, gradients, inputs and what the step needs, not Python and "
+        "the libraries; default: 1 GiB, --quick 128 MiB, --full 2 GiB",
+    },
+}
+# By command: the module, which has a function plan and whose docstring explains it; a line of help; those options.
+SUITES: dict[str, tuple[ModuleType, str, tuple[str, ...]]] = {
+    "ops": (
+        ops,
+        "forward, in place, backward and both, over real activations, layouts, dtypes and sizes 2^6 … 2^26",
+        ("--seconds", "--no-compile", "--dtype", "--max-size", "--no-peers"),
+    ),
+    "fused": (
+        fused,
+        "bias_leaky_relu against the same composed from PyTorch's ops, eager and under torch.compile",
+        ("--seconds", "--no-compile"),
+    ),
+    "compile": (compiled, "training steps of small nets, eager and under torch.compile", ("--seconds",)),
+    "models": (
+        models,
+        "whole training and inference steps of published architectures",
+        ("--seconds", "--no-compile"),
+    ),
+    "memory": (
+        memory,
+        "bytes kept for the backward, the peak of a training step, the largest batch in a budget",
+        ("--no-compile", "--no-models", "--budget"),
+    ),
+}
+
+
 def _measuring(command: argparse.ArgumentParser, devices: bool, cases: bool = True) -> None:
     """The options that all suites share; ``cases``: has some that are chosen by their names."""
     command.add_argument(
@@ -88,29 +152,6 @@ def _measuring(command: argparse.ArgumentParser, devices: bool, cases: bool = Tr
     command.add_argument("--force", action="store_true", help="overwrite these files")
 
 
-def _timing(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--seconds", type=_within(float, 0.001, 3600.0), help="per case and mode, in all passes; default: by --quick, --full"
-    )
-
-
-def _without_compile(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--no-compile", action="store_true", help="leave out torch.compile, and the wait for it")
-
-
-def _amount(text: str) -> int:
-    try:
-        return parse_bytes(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _cpu(text: str) -> torch.device:
-    if text != "cpu":
-        raise argparse.ArgumentTypeError(f"this suite runs on cpu only, got {text}")
-    return torch.device("cpu")
-
-
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
@@ -127,101 +168,16 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, help: str, description: str) -> argparse.ArgumentParser:
+    def add(name: str, help: str, description: str | None) -> argparse.ArgumentParser:
         return commands.add_parser(
             name, help=help, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
         )
 
-    ops = add(
-        "ops",
-        "forward, in place, backward and both, over real activations, layouts, dtypes and sizes 2^6 … 2^26",
-        "Times the built-in (eager, in place, compiled), ours, and where installed JAX, ONNX Runtime and NumPy in turn.\n"
-        "First it asserts, for every input, that the built-in and ours compute the same bits; if not, it ends with exit\n"
-        "status 1. In the same rounds it times a copy and a triad: the roof that memory sets.\n\n"
-        "modes\n"
-        "  forward           the function, without grad\n"
-        "  in place          the same, overwriting its input\n"
-        "  backward op       the op alone, as autograd calls it\n"
-        "  backward          the module's backward through autograd, with a gradient that the caller keeps\n"
-        "  forward+backward  both, of the module\n"
-        "  owned backward    what the activation adds to the backward of a chain of ops, whose gradients nobody else holds\n"
-        "  chain             what it adds to forward and backward of such a chain, where it may overwrite its input\n\n"
-        "warm: outputs get memory that the process has used before; otherwise large ones cost page faults.\n"
-        "On CUDA: GPU time of single calls between events, the L2 cache flushed before each.",
-    )
-    _measuring(ops, devices=True)
-    _timing(ops)
-    _without_compile(ops)
-    ops.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        action="append",
-        help="repeatable; default: float32, bfloat16 and, not with --quick, float16",
-    )
-    ops.add_argument("--max-size", type=_within(int, 1, 2**40), help="leave out noise of more elements than this")
-    ops.add_argument("--no-peers", action="store_true", help="leave out JAX, ONNX Runtime and NumPy")
-
-    fused = add(
-        "fused",
-        "bias_leaky_relu against the same composed from PyTorch's ops, eager and under torch.compile",
-        "Times bias + Leaky ReLU + gain, with residual, clamp or dropout, forward and forward+backward, on shapes of\n"
-        "StyleGAN2, nnU-Net and perceptrons and on photographs' activations. All of a row take turns:\n"
-        "  eager      the plain line: F.leaky_relu(x + bias.view(-1, 1, 1), 0.2) * gain\n"
-        "  in place   the same, each op into the tensor before it wherever autograd allows that\n"
-        "  reference  StyleGAN's composition, restated (its rows only)\n"
-        "  compiled   torch.compile of the plain line (compiles two functions a case; needs a C++ compiler)\n"
-        "  ours       leakyrelu_ext.bias_leaky_relu(x, bias, 0.2, gain=gain)\n"
-        "First it asserts, for every row, that all give the same results: the same bits in float32 (compiled: up to\n"
-        "four roundings), in bfloat16 up to four roundings, under dropout the same scale and share;\n"
-        "gradients of bias up to the order of summation. If ours do not, it ends with exit status 1.\n"
-        "On CUDA: GPU time of single calls between events, the L2 cache flushed before each.",
-    )
-    _measuring(fused, devices=True)
-    _timing(fused)
-    _without_compile(fused)
-
-    compiled = add(
-        "compile",
-        "training steps of small nets, eager and under torch.compile",
-        "Times forward and backward of convolutional nets with and without normalisation or residuals, and of perceptrons\n"
-        "with and without dropout: eager and compiled, with the built-in, with ours (which compiles to the built-in),\n"
-        "and compiled with ours kept as one op (leakyrelu_ext.set_compile_target). Needs the C++ compiler that\n"
-        "torch.compile needs.",
-    )
-    _measuring(compiled, devices=False)
-    _timing(compiled)
-
-    models = add(
-        "models",
-        "whole training and inference steps of published architectures",
-        "Times forward, loss and backward, and inference, of nnU-Net (2-D, 3-D), DCGAN's discriminator, Darknet-53,\n"
-        "ESRGAN, HiFi-GAN V1 and GAT as their authors wrote them: built-in, leakyrelu_ext.convert(model),\n"
-        "leakyrelu_ext.install(), and compiled. Outputs and gradients are compared first: ours must give the\n"
-        "built-in's bits, compiled the same but for rounding. With them: the activations' share of the time\n"
-        "(profiler), bytes kept for the backward, and without --quick the peak of a step in a fresh process.",
-    )
-    _measuring(models, devices=True)
-    _timing(models)
-    _without_compile(models)
-
-    memory = add(
-        "memory",
-        "bytes kept for the backward, the peak of a training step, the largest batch in a budget",
-        "Counts what an activation keeps for its backward, alone and between convolutions. Then, for the architectures of\n"
-        "the command models, each variant in a fresh process: the peak of a training step (resident set; on CUDA the\n"
-        "allocator's), and the largest batch that fits into --budget, confirmed by a run that fits and one that does not.",
-    )
-    _measuring(memory, devices=True)
-    _without_compile(memory)
-    memory.add_argument("--no-models", action="store_true", help="only what single activations keep for the backward")
-    memory.add_argument(
-        "--budget",
-        type=_amount,
-        metavar="SIZE",
-        help="for the largest batch, such as 2GiB: parameters, gradients, inputs and what the step needs, not Python and "
-        "the libraries; default: 1 GiB, --quick 128 MiB, --full 2 GiB",
-    )
-
+    for name, (module, help, extra) in SUITES.items():
+        command = add(name, help, module.__doc__)
+        _measuring(command, devices=name != "compile")
+        for option in extra:
+            command.add_argument(option, **_OPTIONS[option])
     train = add("train", "is it true, what is said of Leaky ReLU? Trainings on real data that decide", options.DESCRIPTION)
     _measuring(train, devices=True, cases=False)
     options.add(train, lambda low, high: _within(int, low, high), lambda low, high: _within(float, low, high))
@@ -268,7 +224,6 @@ def parser() -> argparse.ArgumentParser:
 
 def _measure(arguments: argparse.Namespace) -> int:
     from . import session
-    from .suites import plans
 
     info = leakyrelu_ext.build_info()
     if not info["native"]:
@@ -277,15 +232,9 @@ def _measure(arguments: argparse.Namespace) -> int:
     if arguments.json is not None and arguments.json == arguments.html:
         raise ResultsError(f"{arguments.json}: is both --json and --html")
     refuse_to_overwrite((arguments.json, arguments.html), arguments.force)
-    plans.settle(arguments)
-    plan, notes = plans.PLANS[arguments.command](arguments)
+    settle(arguments)
+    plan, notes = SUITES[arguments.command][0].plan(arguments)
     return session.run(arguments.command, plan, arguments, notes)
-
-
-def _train(arguments: argparse.Namespace, raw: Sequence[str]) -> int:
-    from .study import command
-
-    return command.main(arguments, raw)
 
 
 def _compare(arguments: argparse.Namespace) -> int:
@@ -309,24 +258,22 @@ def _compare(arguments: argparse.Namespace) -> int:
     return 1 if comparison.regressions(arguments.threshold) else 0
 
 
-def _report(arguments: argparse.Namespace) -> int:
-    from .report import html as report
-
-    return report.main(arguments)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     top = parser()
     parsed = top.parse_args(arguments)
-    if parsed.command == "report" and not (parsed.html or parsed.png or parsed.readme or parsed.study):
-        top.error(
-            "report has nothing to write: give --html FILE, --png FOLDER, --readme README.md, --study STUDY.md or several"
-        )
-    run = {"compare": _compare, "report": _report}.get(parsed.command, _measure)
     try:
         if parsed.command == "train":
-            return _train(parsed, sys.argv[1:] if arguments is None else arguments)
-        return run(parsed)
+            from .study import command
+
+            return command.main(parsed, sys.argv[1:] if arguments is None else arguments)
+        if parsed.command == "report":
+            if not (parsed.html or parsed.png or parsed.readme or parsed.study):
+                files = "--html FILE, --png FOLDER, --readme README.md, --study STUDY.md or several"
+                top.error(f"report has nothing to write: give {files}")
+            from .report import html
+
+            return html.main(parsed)
+        return _compare(parsed) if parsed.command == "compare" else _measure(parsed)
     except (ResultsError, NothingToDoError) as error:
         print(f"leakyrelu-bench {parsed.command}: error: {error}", file=sys.stderr)
         return 2
@@ -336,7 +283,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

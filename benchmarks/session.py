@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Protocol
+from itertools import count
 
 import torch
 from rich.console import Console
@@ -17,65 +15,35 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeR
 from . import results
 from .measure import contest, environment, processes, scoring
 from .measure.compiling import first_line
-from .measure.timing import Stopwatch
+from .measure.plan import Plan, Results
 from .report import tables
-from .results import Roof, Row
 
 # A share of the cores. Below: what an idle system does by itself.
 BUSY = 0.03
 
-Step = Callable[[str], None]
-Results = Callable[[], tuple[list[Row], list[Roof]]]
 
+def _measure(suite: str, plan: Plan) -> tuple[Results, int]:
+    """What is known in the end, and the exit status."""
+    known: Results = lambda: ([], [])  # noqa: E731
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), refresh_per_second=2) as progress:
+        task = progress.add_task(suite, total=plan.steps)
+        done = count()
 
-class Plan(Protocol):
-    """What is to be measured, in ``steps`` of about the same length."""
+        def step(what: str) -> None:
+            progress.update(task, description=what, completed=next(done))
 
-    @property
-    def steps(self) -> int: ...
-
-    def results(self, step: Step) -> Iterator[Results]:
-        """Calls ``step`` with what comes next before each step; yields what tells all that is known after it."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Groups of contests one after the other, each ``passes`` times over: in this process, or each pass in one of its own.
-
-    For the latter the plan must come out the same from ``suite`` and ``arguments`` again.
-    """
-
-    suite: str
-    arguments: Namespace
-    groups: Sequence[contest.Group]
-    passes: int
-    budget: float  # seconds per contest
-    stopwatch: Stopwatch
-    own_processes: bool
-
-    @property
-    def steps(self) -> int:
-        return self.passes * sum(group.count for group in self.groups)
-
-    def results(self, step: Step) -> Iterator[Results]:
-        for seen in self._in_own_processes(step) if self.own_processes else self._here(step):
-            yield lambda seen=seen: (scoring.rows_of(seen), scoring.roofs_of(seen))  # type: ignore[misc]
-
-    def _in_own_processes(self, step: Step) -> Iterator[list[contest.Seen]]:
-        contests: list[contest.Contest] = []
-        for group in self.groups:
-            with group.contests() as made:
-                contests += made
-        return processes.take_passes(self.suite, self.arguments, contests, self.passes, step)
-
-    def _here(self, step: Step) -> Iterator[list[contest.Seen]]:
-        done: list[contest.Seen] = []
-        for group in self.groups:
-            seen: list[contest.Seen] = []
-            with group.contests() as contests:
-                for seen in contest.take_passes(contests, self.passes, self.budget, self.stopwatch, step):
-                    yield [*done, *seen]
-            done += seen
+        try:
+            for latest in plan.results(step):
+                known = latest
+            progress.update(task, description=suite, completed=plan.steps)
+        except KeyboardInterrupt:
+            return known, 130
+        except Exception as error:  # also of the system, such as memory that gave out; what is done is kept
+            told = isinstance(error, (contest.MismatchError, processes.PassError))
+            print(f"leakyrelu-bench: error: {error if told else first_line(error)}", file=sys.stderr)
+            return known, 1
+    return known, 0
 
 
 def run(suite: str, plan: Plan, arguments: Namespace, notes: Sequence[str] = ()) -> int:
@@ -90,34 +58,10 @@ def run(suite: str, plan: Plan, arguments: Namespace, notes: Sequence[str] = ())
         console.width = 250  # a file or a pipe has no width of its own; the tables need this much
     facts = environment.collect(device, faults=device.type == "cpu")
     plain = partial(console.print, highlight=False, soft_wrap=True, markup=False)
-    plain(environment.describe(facts))
-    for note in notes:
-        plain(note)
+    for line in (environment.describe(facts), *notes):
+        plain(line)
     neighbours = environment.Neighbours()
-    known: Results = lambda: ([], [])  # noqa: E731
-    status = 0
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=2) as progress:
-        task = progress.add_task(suite, total=plan.steps)
-        started = False
-
-        def step(what: str) -> None:
-            nonlocal started
-            progress.update(task, description=what, advance=1 if started else 0)
-            started = True
-
-        try:
-            for latest in plan.results(step):
-                known = latest
-            progress.update(task, description=suite, completed=plan.steps)
-        except (contest.MismatchError, processes.PassError) as error:
-            print(f"leakyrelu-bench: error: {error}", file=sys.stderr)
-            status = 1
-        except Exception as error:  # of the system, such as memory that gave out; what is done is kept
-            print(f"leakyrelu-bench: error: {first_line(error)}", file=sys.stderr)
-            status = 1
-        except KeyboardInterrupt:
-            status = 130
+    known, status = _measure(suite, plan)
     rows, roofs = known()
     if not rows:
         return status
@@ -128,7 +72,13 @@ def run(suite: str, plan: Plan, arguments: Namespace, notes: Sequence[str] = ())
         if name not in ("command", "json", "html", "force")
     }
     measured = results.Run(suite, settings, facts, scoring.with_roof_shares(rows, roofs), roofs, interrupted=status != 0)
-    save(measured, arguments.json, arguments.html)  # first: who reads the tables through a pipe may close it
+    # Before the tables: who reads them through a pipe may close it.
+    if arguments.json:
+        results.save(measured, arguments.json)
+    if arguments.html:
+        from .report import html
+
+        html.write_html([measured], arguments.html)
     for table in tables.of(measured):
         console.print(table)
     plain(tables.summary(measured))
@@ -139,12 +89,3 @@ def run(suite: str, plan: Plan, arguments: Namespace, notes: Sequence[str] = ())
             style="bold",
         )
     return status
-
-
-def save(run: results.Run, json: Path | None, html: Path | None) -> None:
-    if json:
-        results.save(run, json)
-    if html:
-        from .report import html as report
-
-        report.write_html([run], html)

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import torch
 
-_UNITS: dict[str, int] = {"B": 1, **{f"{letter}iB": 2 ** (10 * power) for power, letter in enumerate("KMGT", 1)}}
-_UNITS |= {f"{letter}B": 10 ** (3 * power) for power, letter in enumerate("KMGT", 1)}
-_BY_LOWER_CASE = {unit.lower(): factor for unit, factor in _UNITS.items()}
+_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]+)\s*", re.ASCII)
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -21,13 +20,18 @@ def parse_bytes(text: str) -> int:
         ValueError: not a positive number followed by one of the units; the message is one line.
     """
     found = _AMOUNT.fullmatch(text)
-    factor = _BY_LOWER_CASE.get(found[2].lower()) if found else None
+    factor = {unit.lower(): factor for unit, factor in _UNITS.items()}.get(found[2].lower()) if found else None
     if found is None or factor is None:
         raise ValueError(f"must be a number and one of {', '.join(_UNITS)}, such as 2GiB, got {text!r}")
     amount = round(float(found[1]) * factor)
     if not 1 <= amount < 2**63:
         raise ValueError(f"must be at least a byte and less than 8 EiB, got {text!r}")
     return amount
+
+
+def in_words(amount: float) -> str:
+    unit = max((unit for unit in ("B", "KiB", "MiB", "GiB") if amount >= _UNITS[unit]), key=_UNITS.__getitem__, default="B")
+    return f"{amount / _UNITS[unit]:.4g} {unit}"
 
 
 def available_bytes(device: torch.device) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import random
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -21,9 +22,22 @@ AGAIN = "ours again"
 COPY, TRIAD, SCALE = "roof: copy", "roof: triad", "roof: scale"
 _BASELINE = "baseline"
 
+Facts = Mapping[str, Mapping[str, float]]
+
 
 class MismatchError(Exception):
     """Ours did not compute what the built-in does: there is nothing to time."""
+
+
+@contextlib.contextmanager
+def excused(name: str, obstacles: dict[str, str], fatal: bool = False) -> Iterator[None]:
+    """What fails within, whatever a compiler or another library raises, is the obstacle of ``name``, unless ``fatal``."""
+    try:
+        yield
+    except Exception as error:
+        if fatal:
+            raise
+        obstacles[name] = str(error) if isinstance(error, MismatchError) else first_line(error)
 
 
 @dataclass(frozen=True)
@@ -38,7 +52,7 @@ class Prepared:
     calls: Mapping[str, Timed]
     obstacles: Mapping[str, str] = field(default_factory=dict)
     baseline: Timed | None = None
-    facts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
     roofs: Mapping[str, Timed] = field(default_factory=dict)
     nbytes: int = 0
 
@@ -67,19 +81,8 @@ class Contest:
 
     def row(self, ours: str, rival: str) -> Row:
         """The row of these two, without figures."""
-        return Row(
-            self.suite,
-            self.case,
-            self.shape,
-            self.dtype,
-            self.layout,
-            self.mode,
-            self.outputs,
-            "seconds",
-            ours,
-            rival,
-            self.rivals[rival],
-        )
+        of_case = (self.suite, self.case, self.shape, self.dtype, self.layout, self.mode, self.outputs)
+        return Row(*of_case, "seconds", ours, rival, self.rivals[rival])
 
 
 @dataclass(frozen=True)
@@ -96,25 +99,21 @@ class Group:
 
 @dataclass(frozen=True)
 class Pass:
-    """Seconds per call of every round, less the baseline's, and page faults per call; by contestant."""
+    """One pass over one contest: seconds per call of every round, less the baseline's, and page faults, by contestant.
+
+    ``differences``: a baseline was taken off. The rest: what the contest said of itself, as in :class:`Prepared`.
+    """
 
     seconds: Mapping[str, Sequence[float]]
-    faults: Mapping[str, float]
+    faults: Mapping[str, float]  # per call
     pools: Mapping[str, str]
+    obstacles: Mapping[str, str] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
+    nbytes: int = 0
+    differences: bool = False
 
 
-@dataclass(frozen=True)
-class Taken:
-    """One pass over one contest, and what the contest said of itself in it (as :class:`Prepared`)."""
-
-    passed: Pass
-    obstacles: Mapping[str, str]
-    facts: Mapping[str, Mapping[str, float]]
-    differences: bool  # a baseline was taken off
-    nbytes: int
-
-
-def take(contest: Contest, number: int, budget: float, stopwatch: Stopwatch = HOST) -> Taken:
+def take(contest: Contest, number: int, budget: float, stopwatch: Stopwatch = HOST) -> Pass:
     """One pass, on new tensors. A rival that fails is an obstacle; the others are timed again without it.
 
     Raises:
@@ -145,9 +144,9 @@ def take(contest: Contest, number: int, budget: float, stopwatch: Stopwatch = HO
     base, base_faults = times.pop(_BASELINE, None), counts.pop(_BASELINE, 0.0)
     if base is not None:
         times = {name: [one - other for one, other in zip(rounds, base, strict=True)] for name, rounds in times.items()}
-    faults_more = {name: count - base_faults for name, count in counts.items()}
-    passed = Pass(times, faults_more, {name: entry.pool for name, entry in timed.items()})
-    return Taken(passed, obstacles, dict(prepared.facts), base is not None, prepared.nbytes)
+    counts = {name: count - base_faults for name, count in counts.items()}
+    pools = {name: entry.pool for name, entry in timed.items()}
+    return Pass(times, counts, pools, obstacles, dict(prepared.facts), prepared.nbytes, base is not None)
 
 
 @dataclass
@@ -156,16 +155,11 @@ class Seen:
 
     contest: Contest
     passes: list[Pass] = field(default_factory=list)
-    obstacles: Mapping[str, str] = field(default_factory=dict)
-    facts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    differences: bool = False
-    nbytes: int = 0
 
-    def add(self, taken: Taken) -> None:
-        # Who fails in one pass is out.
-        self.obstacles = {**self.obstacles, **taken.obstacles}
-        self.facts, self.differences, self.nbytes = taken.facts, taken.differences, taken.nbytes
-        self.passes.append(taken.passed)
+    @property
+    def obstacles(self) -> dict[str, str]:
+        """Who fails in one pass is out."""
+        return {name: why for each in self.passes for name, why in each.obstacles.items()}
 
     def values(self, name: str) -> Quantiles:
         return Quantiles.of([value for each in self.passes for value in each.seconds[name]])
@@ -190,12 +184,28 @@ class Seen:
         ratios = []
         for each in self.passes:
             a, b = each.seconds[one], each.seconds[other]
-            if self.differences or each.pools[one] != each.pools[other]:
+            if each.differences or each.pools[one] != each.pools[other]:
                 medians = statistics.median(a), statistics.median(b)
                 ratios.append(medians[0] / medians[1] if min(medians) > 0 else math.nan)
             else:
                 ratios.append(statistics.median(x / y for x, y in zip(a, b, strict=True)))
         return ratios
+
+
+def collect(
+    contests: Sequence[Contest], passes: int, taken: Generator[Pass], step: Callable[[str], None]
+) -> Iterator[list[Seen]]:
+    """Yields what is known after each Pass of ``taken``, which go over all contests ``passes`` times: so an interruption
+    keeps it. Calls ``step`` with what comes next.
+    """
+    seen = [Seen(contest) for contest in contests]
+    with contextlib.closing(taken):
+        for _ in range(passes):
+            for each in seen:
+                step(each.contest.label)
+                each.passes.append(next(taken))
+                yield [each for each in seen if each.passes]
+        next(taken, None)  # to its end
 
 
 def take_passes(
@@ -208,21 +218,21 @@ def take_passes(
     """Goes over all contests ``passes`` times in this process, and about ``budget`` seconds for each contest in all.
 
     Passes over all rather than one contest at a time: what passes in a few seconds (a busy neighbour, the memory that a
-    tensor happens to get) shows as noise and does not decide a row. Yields what is there after every contest: whoever stops
-    keeps it.
+    tensor happens to get) shows as noise and does not decide a row.
 
     Raises:
         MismatchError: as :func:`take`.
     """
-    seen = [Seen(contest) for contest in contests]
-    try:
-        for number in range(passes):
-            # What is there now stays there: the collector, which runs before every contest, need not look through it again.
-            gc.collect()
-            gc.freeze()
-            for each in seen:
-                step(each.contest.label)
-                each.add(take(each.contest, number, budget / passes, stopwatch))
-                yield [each for each in seen if each.passes]
-    finally:
-        gc.unfreeze()
+
+    def taken() -> Generator[Pass]:
+        try:
+            for number in range(passes):
+                # What is there now stays there: the collector, which runs before every contest, need not look through it.
+                gc.collect()
+                gc.freeze()
+                for contest in contests:
+                    yield take(contest, number, budget / passes, stopwatch)
+        finally:
+            gc.unfreeze()
+
+    return collect(contests, passes, taken(), step)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
+
+from .contest import Contest, Group
 
 # glibc gives a freed block back to the system at once, until one of that size has been freed before; for blocks (headers
 # included) up to 32 MiB, the ceiling of its dynamic mmap threshold. A training process is past that after its first steps.
@@ -55,3 +57,19 @@ def warm_outputs() -> Iterator[bool]:
         yield done
     finally:
         mallopt(m_mmap_max, default_mmap_max)
+
+
+def outputs(device: torch.device, warm: bool) -> str:
+    """What rows call their outputs. On CUDA torch's allocator keeps what is freed, so all are warm."""
+    return "warm" if warm or device.type == "cuda" else "fresh"
+
+
+def group(contests: Sequence[Contest], warm: bool) -> Group:
+    """Of contests with fresh outputs or with warm ones; of none where the C library cannot give warm ones."""
+
+    @contextlib.contextmanager
+    def entered() -> Iterator[Sequence[Contest]]:
+        with warm_outputs() if warm else contextlib.nullcontext(True) as possible:
+            yield contests if possible else []
+
+    return Group(len(contests), entered, warm_up if warm else settle_allocator)

@@ -1,4 +1,4 @@
-"""Passes over contests, each in a process of its own.
+"""A function in a process of its own, whose messages come back one by one.
 
 Where a process's code, heap and pages come to lie decides small things and some large ones (a tenth of a call's time, which
 of two states a large tensor is in) for as long as it lives. A run in one process cannot see that; the next one then differs
@@ -7,78 +7,54 @@ by more than all its rounds did. Kalibera, Jones: Rigorous Benchmarking in Reaso
 
 from __future__ import annotations
 
-import gc
+import contextlib
 import multiprocessing
 import os
-from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from typing import Any
 
-from .contest import Contest, MismatchError, Seen, take
 from .parent import belong_to, interrupts_held
 
 
 class PassError(RuntimeError):
-    """The process of a pass ended as it should not; the message is a line."""
+    """A process ended as it should not; the message is a line."""
 
 
-def _pass(connection: Connection, suite: str, arguments: Namespace, number: int, parent: int) -> None:
-    """In the child: sends a Taken for each contest, or the MismatchError that ended it."""
+def _run(function: Callable[..., None], connection: Connection, parent: int, arguments: tuple[Any, ...]) -> None:
     belong_to(parent)
-    from ..session import Timing
-    from ..suites import plans
-
-    plans.settle(arguments)
-    plan, _ = plans.PLANS[suite](arguments)
-    assert isinstance(plan, Timing)
-    gc.collect()
-    gc.freeze()  # what is there stays there, and need not be looked through before every contest
-    try:
-        for group in plan.groups:
-            with group.contests() as contests:
-                group.before_pass()
-                for contest in contests:
-                    connection.send(take(contest, number, plan.budget / plan.passes, plan.stopwatch))
-    except MismatchError as error:
-        connection.send(error)
+    function(connection.send, *arguments)
 
 
-def take_passes(
-    suite: str, arguments: Namespace, contests: Sequence[Contest], passes: int, step: Callable[[str], None]
-) -> Iterator[list[Seen]]:
-    """As :func:`.contest.take_passes`, in ``passes`` processes one after the other.
+@contextlib.contextmanager
+def child(function: Callable[..., None], *arguments: Any) -> Iterator[Callable[[str], Any]]:
+    """Runs ``function(send, *arguments)`` in a new process; yields a function that receives the next message.
 
-    Each of them makes the plan anew from ``suite`` and ``arguments``; ``contests``: those of all its groups.
-
-    Raises:
-        MismatchError: of any contest, from the process.
-        PassError: a process ended before it was through.
+    That takes what to call the process if it has ended, which raises PassError; an exception that was sent it raises, too.
+    The block ends with the process; an exception in it, or the end of this process, kills that one.
     """
     context = multiprocessing.get_context("spawn")
-    seen = [Seen(contest) for contest in contests]
-    for number in range(passes):
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_pass, args=(theirs, suite, arguments, number, os.getpid()))
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_run, args=(function, theirs, os.getpid(), arguments))
+
+    def receive(name: str) -> Any:
         try:
-            with interrupts_held():
-                process.start()
-                theirs.close()
-            for each in seen:
-                step(each.contest.label)
-                try:
-                    taken = ours.recv()
-                except EOFError:
-                    process.join()
-                    raise PassError(
-                        f"{each.contest.label}: the process of pass {number} ended with exit code {process.exitcode}"
-                    ) from None
-                if isinstance(taken, MismatchError):
-                    raise taken
-                each.add(taken)
-                yield [each for each in seen if each.passes]
+            message = ours.recv()
+        except EOFError:
             process.join()
-        finally:
-            if process.pid is not None:
-                process.kill()
-                process.join()
-            ours.close()
+            raise PassError(f"{name} ended with exit code {process.exitcode}") from None
+        if isinstance(message, Exception):
+            raise message
+        return message
+
+    try:
+        with interrupts_held():
+            process.start()
+            theirs.close()
+        yield receive
+        process.join()
+    finally:
+        if process.pid is not None:
+            process.kill()
+            process.join()
+        ours.close()

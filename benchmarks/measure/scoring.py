@@ -13,7 +13,7 @@ from .contest import AGAIN, COPY, SCALE, TRIAD, Seen
 
 def _metrics(seen: Seen, name: str) -> dict[str, float]:
     metrics = {"page_faults": statistics.fmean(each.faults[name] for each in seen.passes)}
-    metrics |= {fact: values[name] for fact, values in seen.facts.items() if name in values}
+    metrics |= {fact: values[name] for fact, values in seen.passes[-1].facts.items() if name in values}
     if "moved_bytes" in metrics:
         median = seen.values(name).median
         metrics |= {"bytes_per_second": metrics.pop("moved_bytes") / median} if median > 0 else {}
@@ -63,53 +63,36 @@ def with_noise(measured: Sequence[_Measured]) -> list[Row]:
     return rows
 
 
+def _row(seen: Seen, ours: str, rival: str) -> Row | _Measured:
+    row = seen.contest.row(ours, rival)
+    obstacles = seen.obstacles
+    if obstacle := obstacles.get(ours) or obstacles.get(rival):
+        return replace(row, obstacle=obstacle)
+    ratios = seen.pass_ratios(rival, ours)
+    again = seen.pass_ratios(AGAIN, seen.contest.ours[0])
+    row = replace(row, ours_value=seen.values(ours), rival_value=seen.values(rival), extra=_extra(seen, ours, rival))
+    if not all(each > 0 for each in (*ratios, *again)):  # NaN is not
+        return replace(row, obstacle=TOO_LITTLE)
+    of_rounds = Quantiles.of(seen.round_ratios(rival, ours) or ratios)
+    row = replace(row, ratio=statistics.median(ratios), ratio_low=of_rounds.low, ratio_high=of_rounds.high)
+    return _Measured(row, ratios, again)
+
+
 def rows_of(all_seen: Iterable[Seen]) -> list[Row]:
     """A row for each of ours and each rival."""
-    rows: list[Row] = []
-    measured: dict[int, _Measured] = {}
-    for seen in all_seen:
-        contest = seen.contest
-        for ours in contest.ours:
-            for rival in contest.rivals:
-                row = contest.row(ours, rival)
-                obstacle = seen.obstacles.get(ours) or seen.obstacles.get(rival)
-                if obstacle is None:
-                    ratios = seen.pass_ratios(rival, ours)
-                    again = seen.pass_ratios(AGAIN, contest.ours[0])
-                    row = replace(
-                        row,
-                        ours_value=seen.values(ours),
-                        rival_value=seen.values(rival),
-                        extra=_extra(seen, ours, rival),
-                    )
-                    if all(each > 0 for each in (*ratios, *again)):  # NaN is not
-                        of_rounds = Quantiles.of(seen.round_ratios(rival, ours) or ratios)
-                        row = replace(
-                            row,
-                            ratio=statistics.median(ratios),
-                            ratio_low=of_rounds.low,
-                            ratio_high=of_rounds.high,
-                        )
-                        measured[len(rows)] = _Measured(row, ratios, again)
-                    else:
-                        row = replace(row, obstacle=TOO_LITTLE)
-                else:
-                    row = replace(row, obstacle=obstacle)
-                rows.append(row)
-    for index, row in zip(measured, with_noise(list(measured.values())), strict=True):
-        rows[index] = row
-    return rows
+    rows = [_row(seen, ours, rival) for seen in all_seen for ours in seen.contest.ours for rival in seen.contest.rivals]
+    with_figures = iter(with_noise([row for row in rows if isinstance(row, _Measured)]))
+    return [next(with_figures) if isinstance(row, _Measured) else row for row in rows]
 
 
 def roofs_of(all_seen: Iterable[Seen]) -> list[Roof]:
     roofs = []
     for seen in all_seen:
         if COPY in seen.passes[0].seconds:
-            contest = seen.contest
+            contest, nbytes = seen.contest, seen.passes[0].nbytes
             tensors = ((2, COPY), (3, TRIAD), (2, SCALE))
-            bandwidths = (count * seen.nbytes / seen.values(name).median for count, name in tensors)
-            of_case = (contest.case, contest.dtype, contest.layout, contest.outputs)
-            roofs.append(Roof(*of_case, seen.nbytes, *bandwidths))
+            bandwidths = (count * nbytes / seen.values(name).median for count, name in tensors)
+            roofs.append(Roof(contest.case, contest.dtype, contest.layout, contest.outputs, nbytes, *bandwidths))
     return roofs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -29,28 +29,32 @@ NOTHING = 1e-9
 ATTEMPTS = 4
 
 
+def set_buffers(module: nn.Module, values: Iterable[Tensor]) -> None:
+    """Running statistics and the like."""
+    with torch.no_grad():
+        for buffer, value in zip(module.buffers(), values, strict=True):
+            buffer.copy_(value)
+
+
 @contextlib.contextmanager
 def restored_buffers(module: nn.Module) -> Iterator[None]:
-    """Afterwards the buffers (running statistics) are what they were."""
+    """Afterwards the buffers are what they were."""
     before = [buffer.clone() for buffer in module.buffers()]
     try:
         yield
     finally:
-        with torch.no_grad():
-            for buffer, value in zip(module.buffers(), before, strict=True):
-                buffer.copy_(value)
+        set_buffers(module, before)
 
 
 @contextlib.contextmanager
 def _without_dropout(module: nn.Module) -> Iterator[None]:
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Dropout)]
-    before = [layer.p for layer in layers]
-    for layer in layers:
+    before = {layer: layer.p for layer in module.modules() if isinstance(layer, nn.Dropout)}
+    for layer in before:
         layer.p = 0.0
     try:
         yield
     finally:
-        for layer, p in zip(layers, before, strict=True):
+        for layer, p in before.items():
             layer.p = p
 
 

@@ -1,10 +1,21 @@
-"""`leakyrelu-bench fused`: bias_leaky_relu against the same composed from PyTorch's ops, eager and compiled."""
+"""Times bias + Leaky ReLU + gain, with residual, clamp or dropout, forward and forward+backward, on shapes of
+StyleGAN2, nnU-Net and perceptrons and on photographs' activations. All of a row take turns:
+  eager      the plain line: F.leaky_relu(x + bias.view(-1, 1, 1), 0.2) * gain
+  in place   the same, each op into the tensor before it wherever autograd allows that
+  reference  StyleGAN's composition, restated (its rows only)
+  compiled   torch.compile of the plain line (compiles two functions a case; needs a C++ compiler)
+  ours       leakyrelu_ext.bias_leaky_relu(x, bias, 0.2, gain=gain)
+First it asserts, for every row, that all give the same results: the same bits in float32 (compiled: up to
+four roundings), in bfloat16 up to four roundings, under dropout the same scale and share;
+gradients of bias up to the order of summation. If ours do not, it ends with exit status 1.
+On CUDA: GPU time of single calls between events, the L2 cache flushed before each.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -15,19 +26,16 @@ from torch import Tensor
 
 import leakyrelu_ext
 
+from ..measure import heap
 from ..measure.bits import close, same_bits
-from ..measure.compiling import compiled, first_line
-from ..measure.contest import Contest, Group, MismatchError, Prepared
-from ..measure.heap import settle_allocator, warm_outputs, warm_up
+from ..measure.compiling import compiled
+from ..measure.contest import Contest, Group, MismatchError, Prepared, excused
+from ..measure.plan import Timing
 from ..measure.saved import saved_bytes
 from ..measure.timing import Timed
+from . import arguments as given
 from .inputs import conv_stem_activations
 
-# eager: the plain line, a new tensor from every op.
-# in place: the quickest eager line, each op into the tensor before it wherever autograd allows that.
-# reference: StyleGAN's, restated. It comes to the ops of eager, so it takes eager's time: what the two differ by is noise.
-# compiled: torch.compile of the eager line.
-CONTESTANTS = ("eager", "in place", "reference", "compiled", "ours")
 # forward: of tensors that require no grad, in training mode (dropout drops).
 # forward+backward: gradients of input, bias and residual, from a gradient that the caller keeps.
 MODES = ("forward", "forward+backward")
@@ -141,84 +149,55 @@ def make_operands(case: Case, seed: int, requires_grad: bool, device: torch.devi
     )
 
 
-def _per_channel(dims: int) -> tuple[int, ...]:
-    """The shape in which a bias broadcasts to an input of ``dims`` dimensions, along dimension 1."""
-    return (-1, *[1] * (dims - 2))
+def eager(formula: Formula, dims: int, in_place: bool = False, requires_grad: bool = True) -> Call:
+    """The formula, op by op; ``in_place``: each into the tensor before it, unless autograd keeps that one.
 
-
-def eager(formula: Formula, dims: int) -> Call:
-    slope, gain, clamp = formula.negative_slope, formula.gain, formula.clamp
-    dropout_p, shape = formula.dropout_p, _per_channel(dims)
+    It keeps the output of an activation in place, and the input of a clamp.
+    """
+    slope, gain, clamp, dropout_p = formula.negative_slope, formula.gain, formula.clamp, formula.dropout_p
+    per_channel = (-1, *[1] * (dims - 2))
+    over_bias = in_place and formula.bias
+    over_sum = in_place and (not requires_grad or (gain == 1 and not dropout_p))
+    over_gain = in_place and not requires_grad
 
     def compose(x: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
         if bias is not None:
-            x = x + bias.view(shape)
+            x = x + bias.view(per_channel)
         if residual is not None:
-            x = x + residual
+            x = x.add_(residual) if over_bias else x + residual
         if slope != 1:
-            x = F.leaky_relu(x, slope)
+            x = F.leaky_relu(x, slope, over_sum)
         if gain != 1:
-            x = x * gain
+            x = x.mul_(gain) if in_place else x * gain
         if clamp is not None:
-            x = x.clamp(-clamp, clamp)
-        return F.dropout(x, dropout_p) if dropout_p else x
-
-    return compose
-
-
-def in_place(formula: Formula, dims: int, requires_grad: bool) -> Call:
-    """What autograd keeps may not be overwritten: the output of an activation in place, and the input of a clamp."""
-    slope, gain, clamp = formula.negative_slope, formula.gain, formula.clamp
-    dropout_p, shape = formula.dropout_p, _per_channel(dims)
-    activation_in_place = not requires_grad or (gain == 1 and not dropout_p)
-    clamp_in_place = not requires_grad
-
-    def compose(x: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
-        if bias is not None:
-            x = x + bias.view(shape)
-            if residual is not None:
-                x.add_(residual)
-        elif residual is not None:
-            x = x + residual
-        x = F.leaky_relu(x, slope, activation_in_place)
-        if gain != 1:
-            x.mul_(gain)
-        if clamp is not None:
-            x = x.clamp_(-clamp, clamp) if clamp_in_place else x.clamp(-clamp, clamp)
-        return F.dropout(x, dropout_p, inplace=True) if dropout_p else x
+            x = x.clamp_(-clamp, clamp) if over_gain else x.clamp(-clamp, clamp)
+        return F.dropout(x, dropout_p, inplace=in_place) if dropout_p else x
 
     return compose
 
 
 def reference(formula: Formula) -> Call:
-    """StyleGAN's composition: bias in the input's dtype along dimension 1, activation, gain, clamp."""
+    """StyleGAN's: bias in the input's dtype along dimension 1, activation, gain, clamp.
+
+    It comes to the ops of eager, so it takes eager's time: what the two differ by is noise.
+    """
+    slope, gain, clamp = formula.negative_slope, formula.gain, formula.clamp
 
     def compose(x: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
         if bias is not None:
-            along = [1] * x.dim()
-            along[1] = bias.numel()
-            x = x + bias.to(x.dtype).reshape(along)
-        x = F.leaky_relu(x, float(formula.negative_slope))
-        if float(formula.gain) != 1:
-            x = x * float(formula.gain)
-        if formula.clamp is not None:
-            x = x.clamp(-float(formula.clamp), float(formula.clamp))
-        return x
+            x = x + bias.to(x.dtype).reshape([-1 if dim == 1 else 1 for dim in range(x.dim())])
+        x = F.leaky_relu(x, slope)
+        if gain != 1:
+            x = x * gain
+        return x if clamp is None else x.clamp(-clamp, clamp)
 
     return compose
 
 
 def ours(formula: Formula) -> Call:
     # Only what differs from the defaults: the call that one would write.
-    given: dict[str, Any] = {
-        name: value
-        for name, value, default in (
-            ("gain", formula.gain, 1.0),
-            ("clamp", formula.clamp, None),
-            ("dropout_p", formula.dropout_p, 0.0),
-        )
-        if value != default
-    }
+    parts = {"gain": (formula.gain, 1.0), "clamp": (formula.clamp, None), "dropout_p": (formula.dropout_p, 0.0)}
+    given: dict[str, Any] = {name: value for name, (value, default) in parts.items() if value != default}
     function: Callable[..., Tensor] = partial(leakyrelu_ext.bias_leaky_relu, negative_slope=formula.negative_slope, **given)
     if not formula.residual:
         return lambda x, bias, _: function(x, bias)
@@ -236,32 +215,27 @@ def rivals(case: Case, compile: bool) -> list[str]:
 
 
 def contestants(case: Case, requires_grad: bool, compile: bool) -> dict[str, Call]:
-    """Those of this case, in the order of CONTESTANTS."""
     formula, dims = case.formula, len(case.shape)
-    calls = {"eager": eager(formula, dims)}
-    wanted = rivals(case, compile)
-    if "in place" in wanted:
-        calls["in place"] = in_place(formula, dims, requires_grad)
-    if "reference" in wanted:
-        calls["reference"] = reference(formula)
-    if "compiled" in wanted:
-        calls["compiled"] = compiled(eager(formula, dims))  # type: ignore[arg-type]
-    calls["ours"] = ours(formula)
-    return calls
+    calls: dict[str, Callable[[], Call]] = {
+        "eager": lambda: eager(formula, dims),
+        "in place": lambda: eager(formula, dims, True, requires_grad),
+        "reference": lambda: reference(formula),
+        "compiled": lambda: compiled(eager(formula, dims)),  # type: ignore[arg-type]
+        "ours": lambda: ours(formula),
+    }
+    return {name: calls[name]() for name in (*rivals(case, compile), "ours")}
 
 
 def _step(call: Call, operands: Operands, mode: str) -> Callable[[], tuple[Tensor, ...]]:
     """Returns the output and, of forward+backward, the gradients of the leaves."""
     x, bias, residual, grad_output = operands.input, operands.bias, operands.residual, operands.grad_output
-    if mode == "forward":
-        return lambda: (call(x, bias, residual),)
     leaves = operands.leaves
 
     def both() -> tuple[Tensor, ...]:
         output = call(x, bias, residual)
         return (output, *torch.autograd.grad(output, leaves, grad_output))
 
-    return both
+    return both if mode == "forward+backward" else lambda: (call(x, bias, residual),)
 
 
 def check(case: Case, name: str, results: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
@@ -324,53 +298,47 @@ class _Ground:
         return contestants(self.case, self.requires_grad, self.compile)
 
     def prepare(self, number: int) -> Prepared:
-        operands = make_operands(self.case, self.seed, self.requires_grad, self.device)
-        steps = {name: _step(call, operands, self.mode) for name, call in self.calls.items() if name not in self.obstacles}
-        self._try(steps, operands, compare=number == 0)
-        facts: dict[str, dict[str, float]] = {}
-        if self.requires_grad:
-            forwards = {name: _step(self.calls[name], operands, "forward") for name in steps}
-            facts["saved_bytes"] = {name: saved_bytes(step) for name, step in forwards.items()}
-        return Prepared({name: Timed(step) for name, step in steps.items()}, self.obstacles, facts=facts)
-
-    def _try(self, steps: dict[str, Callable[[], tuple[Tensor, ...]]], operands: Operands, compare: bool) -> None:
-        """Calls all, which compiles what is to be; what fails or differs does not stay in ``steps``.
+        """Calls all, which compiles what is to be; what fails or, in the first pass, differs does not take part.
 
         Raises:
             MismatchError: ours is what differs.
         """
+        operands = make_operands(self.case, self.seed, self.requires_grad, self.device)
         plain = eager(replace(self.case.formula, dropout_p=0.0), len(self.case.shape))
-        expected = _step(plain, operands, self.mode)() if compare else ()
-        for name in list(steps):
-            try:
-                results = steps[name]()
-                if compare:
+        expected = _step(plain, operands, self.mode)() if number == 0 else None
+        steps: dict[str, Timed] = {}
+        saved: dict[str, float] = {}
+        for name, call in self.calls.items():
+            if name in self.obstacles:
+                continue
+            with excused(name, self.obstacles, fatal=name in ("eager", "ours")):
+                step = _step(call, operands, self.mode)
+                results = step()
+                if expected is not None:
                     check(self.case, name, results, expected)
-            except Exception as error:  # whatever a compiler raises, the row says it
-                if name in ("eager", "ours"):
-                    raise
-                self.obstacles[name] = str(error) if isinstance(error, MismatchError) else first_line(error)
-                del steps[name]
+                del results
+                if self.requires_grad:
+                    saved[name] = saved_bytes(_step(call, operands, "forward"))
+                steps[name] = Timed(step)
+        return Prepared(steps, self.obstacles, facts={"saved_bytes": saved} if self.requires_grad else {})
 
 
 def group(cases: Sequence[Case], seed: int, compile: bool, device: torch.device) -> Group:
-    """The contests of ``cases``, all of them with fresh outputs or all with warm ones, as all are on CUDA (see ops)."""
+    """The contests of ``cases``, all of them with fresh outputs or all with warm ones."""
     warm = any(case.warm for case in cases)
     made = []
     for case in cases:
         for mode in MODES:
-            ground = _Ground(case, mode, seed, compile, device)
             versions = dict.fromkeys(rivals(case, compile), f"torch {torch.__version__}")
-            layout = "channels_last" if case.channels_last else "contiguous"
-            dtype = str(case.dtype).removeprefix("torch.")
-            outputs = "warm" if warm or device.type == "cuda" else "fresh"
-            made.append(
-                Contest("fused", case.name, case.shape, dtype, layout, mode, outputs, ("ours",), versions, ground.prepare)
-            )
+            layout, dtype = "channels_last" if case.channels_last else "contiguous", str(case.dtype).removeprefix("torch.")
+            of_case = ("fused", case.name, case.shape, dtype, layout, mode, heap.outputs(device, warm))
+            made.append(Contest(*of_case, ("ours",), versions, _Ground(case, mode, seed, compile, device).prepare))
+    return heap.group(made, warm)
 
-    @contextlib.contextmanager
-    def entered() -> Iterator[Sequence[Contest]]:
-        with warm_outputs() if warm else contextlib.nullcontext(True) as possible:
-            yield made if possible else []
 
-    return Group(len(made), entered, warm_up if warm else settle_allocator)
+def plan(arguments: Namespace) -> tuple[Timing, list[str]]:
+    device: torch.device = arguments.device
+    chosen = given.chosen(arguments, "case", CASES + (WARM_CASES if device.type == "cpu" else ()))  # on CUDA all are warm
+    by_memory = [[case for case in chosen if case.warm == warm] for warm in (False, True)]
+    groups = [group(cases, arguments.seed, not arguments.no_compile, device) for cases in by_memory if cases]
+    return given.timing("fused", groups, arguments, plan), []

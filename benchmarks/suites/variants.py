@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,12 +12,7 @@ from torch import nn
 import leakyrelu_ext
 
 from ..measure.compiling import compiled, first_line
-
-
-class Architecture(Protocol):
-    @property
-    def make(self) -> Callable[[], nn.Module]:
-        """The module with nn.LeakyReLU, its weights from torch's generator."""
+from ..models import Model
 
 
 @dataclass(frozen=True)
@@ -46,18 +40,8 @@ OURS_IN_PLACE = Variant("ours, in place", ours=True, inplace=True)
 INSTALLED = Variant("ours, installed", ours=False, installed=True)
 OURS_COMPILED = Variant("compiled ours", ours=True, compiled=True)
 OURS_AS_OP = Variant("compiled ours, as op", ours=True, compiled=True, target="op")
-VARIANTS = (
-    BUILTIN,
-    OUT_OF_PLACE,
-    IN_PLACE,
-    COMPILED,
-    OURS,
-    OURS_OUT_OF_PLACE,
-    OURS_IN_PLACE,
-    INSTALLED,
-    OURS_COMPILED,
-    OURS_AS_OP,
-)
+VARIANTS = [BUILTIN, OUT_OF_PLACE, IN_PLACE, COMPILED, OURS, OURS_OUT_OF_PLACE, OURS_IN_PLACE, INSTALLED, OURS_COMPILED]
+VARIANTS += [OURS_AS_OP]
 
 
 @dataclass(frozen=True)
@@ -68,16 +52,7 @@ class Made:
     call: Callable[..., Any]
 
 
-@contextlib.contextmanager
-def _compile_target(target: str) -> Iterator[None]:
-    leakyrelu_ext.set_compile_target(target)
-    try:
-        yield
-    finally:
-        leakyrelu_ext.set_compile_target("builtin")
-
-
-def make(model: Architecture, variant: Variant, seed: int, device: torch.device | str = "cpu") -> Made:
+def make(model: Model, variant: Variant, seed: int, device: torch.device | str = "cpu") -> Made:
     """The same weights for every variant of a seed.
 
     Raises:
@@ -112,7 +87,10 @@ def make(model: Architecture, variant: Variant, seed: int, device: torch.device 
     compiled_forward = compiled(forward)  # type: ignore[arg-type]
 
     def call(*inputs: torch.Tensor) -> Any:
-        with _compile_target(variant.target):  # a guard of what is compiled
+        leakyrelu_ext.set_compile_target(variant.target)  # a guard of what is compiled
+        try:
             return compiled_forward(*inputs)
+        finally:
+            leakyrelu_ext.set_compile_target("builtin")
 
     return Made(module, call)

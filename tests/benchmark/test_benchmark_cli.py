@@ -17,7 +17,8 @@ pytest.importorskip("sklearn")
 from leakyrelu_bench import cli, results, session
 from leakyrelu_bench.measure import contest, environment, processes
 from leakyrelu_bench.report import tables
-from leakyrelu_bench.suites import plans
+from leakyrelu_bench.suites import ops
+from leakyrelu_bench.suites.arguments import LEVELS
 
 pytestmark = pytest.mark.cpu_only
 
@@ -74,7 +75,7 @@ def test_a_device_that_is_not_there(capsys):
     assert "argument --device: there is no device cuda:99 here (see leakyrelu-bench ops --help)\n" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", plans.PLANS)
+@pytest.mark.parametrize("command", cli.SUITES)
 def test_help_teaches(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main([command, "--help"])
@@ -96,7 +97,7 @@ def test_help_teaches(command, capsys):
 
 
 @pytest.mark.native
-@pytest.mark.parametrize("command", plans.PLANS)
+@pytest.mark.parametrize("command", cli.SUITES)
 def test_nothing_of_that_name(command, capsys):
     assert cli.main([command, "--only", "AlexNet"]) == 2
     error = capsys.readouterr().err
@@ -163,7 +164,7 @@ class Interrupted:
 
 @pytest.mark.native
 def test_an_interruption_keeps_what_is_done(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(plans.PLANS, "ops", lambda arguments: (Interrupted(), ["a note"]))
+    monkeypatch.setattr(ops, "plan", lambda arguments: (Interrupted(), ["a note"]))
     path = tmp_path / "a.json"
     assert cli.main(["ops", "--json", str(path)]) == 130
     shown = capsys.readouterr().out
@@ -196,7 +197,7 @@ class Broken(Interrupted):
     ("plan", "message", "kept"), [(Mismatched, "the function differs", 0), (Broken, "ended with exit code -9", 1)]
 )
 def test_a_failure_is_one_line_and_status_1(plan, message, kept, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(plans.PLANS, "ops", lambda arguments: (plan(), []))
+    monkeypatch.setattr(ops, "plan", lambda arguments: (plan(), []))
     path = tmp_path / "a.json"
     assert cli.main(["ops", "--json", str(path)]) == 1
     error = next(line for line in capsys.readouterr().err.splitlines() if "error" in line)
@@ -342,7 +343,7 @@ def test_what_a_library_says_is_shown_as_it_is(capsys, monkeypatch):
             odd = row(obstacle="broke [/usr/lib/x.so] pip install 'leakyrelu_ext[peers]'")
             yield lambda: ([row(), dataclasses.replace(odd, case="[bold]x[/bold]", rival="[a]")], [])
 
-    monkeypatch.setitem(plans.PLANS, "ops", lambda arguments: (Plan(), ["absent: pip install 'leakyrelu_ext[peers]'"]))
+    monkeypatch.setattr(ops, "plan", lambda arguments: (Plan(), ["absent: pip install 'leakyrelu_ext[peers]'"]))
     assert cli.main(["ops"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("leakyrelu_ext[peers]") == 2
@@ -428,7 +429,7 @@ def test_the_summary_counts_and_names_the_worst():
 
 
 def test_levels_are_more_thorough_one_after_the_other():
-    for quick, usual, full in plans.LEVELS.values():
+    for quick, usual, full in LEVELS.values():
         assert quick.passes <= usual.passes <= full.passes
         assert quick.seconds < usual.seconds < full.seconds
     assert session.BUSY < 0.1

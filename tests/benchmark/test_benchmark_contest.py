@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("rich")
 from leakyrelu_bench import results
 from leakyrelu_bench.measure import contest, scoring
-from leakyrelu_bench.measure.contest import Contest, Pass, Prepared, Seen, Taken
+from leakyrelu_bench.measure.contest import Contest, Pass, Prepared, Seen
 from leakyrelu_bench.measure.timing import Timed
 
 pytestmark = pytest.mark.cpu_only
@@ -23,11 +23,11 @@ def a_contest(prepare=None, ours=("ours",), rivals=("built-in",)):
 
 def seen(passes, differences=False, **settings):
     """From passes of {contestant: rounds}; ours again as ours if it is not there."""
-    made = Seen(a_contest(**settings), differences=differences)
+    made = Seen(a_contest(**settings))
     for seconds in passes:
         seconds = {contest.AGAIN: seconds["ours"], **seconds}
         pools = {name: name if name == "JAX" else "torch" for name in seconds}
-        made.passes.append(Pass(seconds, dict.fromkeys(seconds, 0.0), pools))
+        made.passes.append(Pass(seconds, dict.fromkeys(seconds, 0.0), pools, differences=differences))
     return made
 
 
@@ -82,7 +82,7 @@ def test_who_fails_in_one_pass_is_out():
     made = Seen(a_contest())
     for obstacles in ({}, {"built-in": "memory gave out"}, {}):
         seconds = {"ours": [1.0] * 5, contest.AGAIN: [1.0] * 5}
-        made.add(Taken(Pass(seconds, dict.fromkeys(seconds, 0.0), dict.fromkeys(seconds, "torch")), obstacles, {}, False, 0))
+        made.passes.append(Pass(seconds, dict.fromkeys(seconds, 0.0), dict.fromkeys(seconds, "torch"), obstacles))
     (row,) = scoring.rows_of([made])
     assert row.obstacle == "memory gave out"
 

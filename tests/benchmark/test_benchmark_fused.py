@@ -9,7 +9,8 @@ pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 from leakyrelu_bench import cli
 from leakyrelu_bench.measure import contest, scoring
-from leakyrelu_bench.suites import fused, plans
+from leakyrelu_bench.suites import arguments as given
+from leakyrelu_bench.suites import fused
 
 pytestmark = pytest.mark.cpu_only
 CPU = torch.device("cpu")
@@ -52,11 +53,11 @@ def test_every_contest_is_another_measurement():
 
 
 def test_on_cuda_every_case_is_warm_and_timed_by_the_gpu(monkeypatch):
-    monkeypatch.setattr(plans, "CudaStopwatch", lambda device: f"the stopwatch of {device}")
+    monkeypatch.setattr(given, "CudaStopwatch", lambda device: f"the stopwatch of {device}")
     gpu = torch.device("cuda", 0)
     arguments = cli.parser().parse_args(["fused", "--quick"])
     arguments.device = gpu
-    plan, _ = plans.fused(arguments)
+    plan, _ = fused.plan(arguments)
     (group,) = plan.groups
     with group.contests() as contests:
         assert [contest.case for contest in contests] == [case.name for case in fused.CASES for _ in fused.MODES]
@@ -148,12 +149,13 @@ def test_fused_says_what_could_not_be_compiled(monkeypatch):
 
 
 def test_a_rival_that_computes_something_else_is_a_row_that_says_so(monkeypatch):
-    correct = fused.in_place
+    correct = fused.eager
 
-    def wrong(*arguments):
-        return lambda *tensors: correct(*arguments)(*tensors) * 1.01
+    def wrong(formula, dims, in_place=False, requires_grad=True):
+        call = correct(formula, dims, in_place, requires_grad)
+        return (lambda *tensors: call(*tensors) * 1.01) if in_place else call
 
-    monkeypatch.setattr(fused, "in_place", wrong)
+    monkeypatch.setattr(fused, "eager", wrong)
     rows = rows_of([small(fused.CASES[0])])
     (row, _) = (row for row in rows if row.rival == "in place")
     assert "the output of 'in place' differs from eager's" in row.obstacle

@@ -1,6 +1,5 @@
 """The benchmark's suite `memory`: what is saved, peaks in real processes, and batches that real runs confirm."""
 
-import argparse
 import itertools
 import json
 import os
@@ -19,10 +18,11 @@ from leakyrelu_bench.measure.budget import available_bytes, parse_bytes
 from leakyrelu_bench.measure.contest import MismatchError
 from leakyrelu_bench.measure.saved import saved_bytes
 from leakyrelu_bench.models import MODELS
-from leakyrelu_bench.suites import memory, memory_peak, memory_saved, peak, peak_process
-from leakyrelu_bench.suites.choice import NothingToDoError
-from leakyrelu_bench.suites.largest import largest_batch
-from leakyrelu_bench.suites.peak_process import Answer, Question, ask
+from leakyrelu_bench.suites.arguments import NothingToDoError
+from leakyrelu_bench.suites.memory import plan as memory
+from leakyrelu_bench.suites.memory import process, rows, saved
+from leakyrelu_bench.suites.memory.largest import largest_batch
+from leakyrelu_bench.suites.memory.process import Answer, Question, ask
 from leakyrelu_bench.suites.variants import COMPILED, IN_PLACE, OURS_IN_PLACE, OURS_OUT_OF_PLACE, OUT_OF_PLACE
 
 pytestmark = pytest.mark.cpu_only
@@ -35,6 +35,10 @@ N = 2**20
 def arguments(*given, quick=True, full=False):
     levels = [*(["--quick"] if quick else []), *(["--full"] if full else [])]
     return cli.parser().parse_args(["memory", "--threads", "1", *levels, *given])
+
+
+def plan(*given, **levels):
+    return memory.plan(arguments(*given, **levels))[0]
 
 
 @pytest.mark.parametrize(
@@ -63,19 +67,19 @@ def test_a_bad_budget_is_the_parsers_error(capsys):
 
 def test_what_there_is_not_is_not_tried():
     with pytest.raises(NothingToDoError, match=r"^argument --budget: .* 6 TiB|^argument --budget: .*are to be had$"):
-        memory.plan(arguments("--budget", "4TiB"))
+        plan("--budget", "4TiB")
     assert 0 < available_bytes(CPU) < 2**50
-    assert memory.plan(arguments("--budget", "4TiB", "--no-models")).steps == 4  # nothing would be tried
+    assert plan("--budget", "4TiB", "--no-models").steps == 4  # nothing would be tried
 
 
 def test_only_some_cases_and_models():
-    assert memory.plan(arguments()).steps == 4 + 2 * 5
-    assert memory.plan(arguments(quick=False)).steps == 6 + 7 * 5
-    plan = memory.plan(arguments("--only", "GAN", "--no-compile"))
-    assert [model.name for model in plan.models] == ["DCGAN discriminator", "ESRGAN", "HiFi-GAN V1"]
-    assert plan.steps == 3 * 4
+    assert plan().steps == 4 + 2 * 5
+    assert plan(quick=False).steps == 6 + 7 * 5
+    made = plan("--only", "GAN", "--no-compile")
+    assert [model.name for model in made.models] == ["DCGAN discriminator", "ESRGAN", "HiFi-GAN V1"]
+    assert made.steps == 3 * 4
     with pytest.raises(NothingToDoError, match="no case or model has 'AlexNet' in its name"):
-        memory.plan(arguments("--only", "AlexNet"))
+        plan("--only", "AlexNet")
 
 
 @pytest.mark.parametrize(
@@ -115,19 +119,19 @@ def test_on_a_line_few_runs_are_enough():
 @pytest.mark.native
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_alone_one_bit_per_element(dtype):
-    case = memory_saved.Case(memory_saved.ALONE, dtype)
-    assert case in memory_saved.CASES
-    rows = list(memory_saved.rows(case, 0, CPU, compile=False))
-    assert [row.rival for row in rows] == [OUT_OF_PLACE.name, IN_PLACE.name]
-    for row in rows:
+    case = saved.Case(saved.ALONE, dtype)
+    assert case in saved.CASES
+    counted = list(saved.rows(case, 0, CPU, compile=False))
+    assert [row.rival for row in counted] == [OUT_OF_PLACE.name, IN_PLACE.name]
+    for row in counted:
         assert (row.ours_value.median, row.rival_value.median) == (N // 8, N * dtype.itemsize)
         assert (row.ratio, row.noise, row.unit) == (8 * dtype.itemsize, 0.0, "bytes")
 
 
 @pytest.mark.native
 def test_between_convolutions_nothing_is_saved_against_in_place():
-    case = memory_saved.Case(memory_saved.BETWEEN, torch.float32)
-    out_of_place, in_place = memory_saved.rows(case, 0, CPU, compile=False)
+    case = saved.Case(saved.BETWEEN, torch.float32)
+    out_of_place, in_place = saved.rows(case, 0, CPU, compile=False)
     assert out_of_place.ours_value.median == in_place.ours_value.median == 4 * N + N // 8
     assert out_of_place.rival_value.median == 8 * N
     assert in_place.rival_value.median == 4 * N
@@ -137,18 +141,18 @@ def test_between_convolutions_nothing_is_saved_against_in_place():
 @pytest.mark.slow
 @pytest.mark.native
 def test_compiled_keeps_more_than_a_bit():
-    rows = list(memory_saved.rows(memory_saved.Case(memory_saved.ALONE, torch.float32), 0, CPU))
-    assert rows[2].rival == COMPILED.name
-    assert rows[2].rival_value.median >= N
-    assert rows[2].obstacle is None
+    counted = list(saved.rows(saved.Case(saved.ALONE, torch.float32), 0, CPU))
+    assert counted[2].rival == COMPILED.name
+    assert counted[2].rival_value.median >= N
+    assert counted[2].obstacle is None
 
 
 def test_what_cannot_be_compiled_is_a_row(monkeypatch):
     def fails(_):
         raise RuntimeError("no C++ compiler\nfar and wide")
 
-    monkeypatch.setattr(memory_saved, "compiled", fails)
-    row = list(memory_saved.rows(memory_saved.CASES[0], 0, CPU))[2]
+    monkeypatch.setattr(saved, "compiled", fails)
+    row = list(saved.rows(saved.CASES[0], 0, CPU))[2]
     assert (row.rival, row.obstacle, row.ratio) == (COMPILED.name, "RuntimeError: no C++ compiler", None)
 
 
@@ -157,9 +161,9 @@ def test_what_differs_is_not_counted(monkeypatch):
         def forward(self, x):
             return super().forward(x) * 1.0001
 
-    monkeypatch.setattr(memory_saved.leakyrelu_ext, "LeakyReLU", Broken)
+    monkeypatch.setattr(saved.leakyrelu_ext, "LeakyReLU", Broken)
     with pytest.raises(MismatchError, match=r"activation alone, float32: the output of 'ours, out of place' differs"):
-        list(memory_saved.rows(memory_saved.CASES[0], 0, CPU))
+        list(saved.rows(saved.CASES[0], 0, CPU))
 
 
 def test_saved_bytes_count_a_storage_once_and_not_what_is_there_anyway():
@@ -173,7 +177,7 @@ def test_a_peak_is_what_is_alive_at_once():
     """In a process of its own: it changes how memory is had."""
     code = (
         "import json, torch\n"
-        "from leakyrelu_bench.suites.peak import ResidentSet\n"
+        "from leakyrelu_bench.suites.memory.meters import ResidentSet\n"
         "meter = ResidentSet()\n"
         "def step():\n"
         "    a = torch.ones(2**23); b = a + 1; del a\n"  # 64 MiB at once
@@ -186,20 +190,20 @@ def test_a_peak_is_what_is_alive_at_once():
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for nbytes in json.loads(done.stdout)[1:]:
-        assert abs(nbytes - 2**26) < memory_peak.SCATTER_BYTES
+        assert abs(nbytes - 2**26) < rows.SCATTER_BYTES
 
 
 @pytest.mark.slow
 @pytest.mark.native
 def test_peaks_repeat_and_ours_is_lower_than_out_of_place():
-    question = Question(DCGAN.name, OURS_OUT_OF_PLACE.name, 16, 0, CPU, threads=1)
+    question = Question(DCGAN.name, OURS_OUT_OF_PLACE.name, 16, 0, "cpu", threads=1)
     ours, again = ask(question), ask(question)
     builtin = ask(replace(question, variant=OUT_OF_PLACE.name))
     for answer in (ours, again, builtin):
         assert answer.obstacle is None
-        assert len(answer.peak_bytes) == peak.STEPS
-        assert max(answer.peak_bytes) - min(answer.peak_bytes) < memory_peak.SCATTER_BYTES
-    assert abs(max(ours.peak_bytes) - max(again.peak_bytes)) < memory_peak.SCATTER_BYTES
+        assert len(answer.peak_bytes) == process.STEPS
+        assert max(answer.peak_bytes) - min(answer.peak_bytes) < rows.SCATTER_BYTES
+    assert abs(max(ours.peak_bytes) - max(again.peak_bytes)) < rows.SCATTER_BYTES
     # The widest activation's input, 64 x 32 x 32 of 16 samples, is alive at the peak out of place.
     assert min(builtin.peak_bytes) - max(ours.peak_bytes) > 3 * 2**20
     assert ours.held_bytes == builtin.held_bytes > 4 * (2_765_568 + 16 * 3 * 64 * 64)
@@ -209,19 +213,19 @@ def test_peaks_repeat_and_ours_is_lower_than_out_of_place():
 @pytest.mark.native
 def test_the_largest_batch_fits_and_another_does_not():
     budget = 2**26
-    answer = ask(Question(DCGAN.name, OURS_OUT_OF_PLACE.name, 16, 0, CPU, threads=1, budget=budget))
+    answer = ask(Question(DCGAN.name, OURS_OUT_OF_PLACE.name, 16, 0, "cpu", threads=1, budget=budget))
     assert answer.largest_bytes <= budget
-    more = ask(Question(DCGAN.name, OURS_OUT_OF_PLACE.name, answer.largest + 1, 0, CPU, threads=1, check=False))
-    assert max(more.peak_bytes) + more.held_bytes > budget - memory_peak.SCATTER_BYTES
-    assert ask(Question(DCGAN.name, OUT_OF_PLACE.name, 16, 0, CPU, threads=1, budget=budget)).largest < answer.largest
-    assert ask(Question(DCGAN.name, OUT_OF_PLACE.name, 1, 0, CPU, threads=1, budget=2**20, check=False)).largest == 0
+    more = ask(Question(DCGAN.name, OURS_OUT_OF_PLACE.name, answer.largest + 1, 0, "cpu", threads=1, check=False))
+    assert max(more.peak_bytes) + more.held_bytes > budget - rows.SCATTER_BYTES
+    assert ask(Question(DCGAN.name, OUT_OF_PLACE.name, 16, 0, "cpu", threads=1, budget=budget)).largest < answer.largest
+    assert ask(Question(DCGAN.name, OUT_OF_PLACE.name, 1, 0, "cpu", threads=1, budget=2**20, check=False)).largest == 0
 
 
 @pytest.mark.slow
 @pytest.mark.native
 @pytest.mark.parametrize("variant", [IN_PLACE, OURS_IN_PLACE])
 def test_in_place_does_not_go_everywhere(variant):
-    answer = ask(Question("HiFi-GAN V1", variant.name, 1, 0, CPU))
+    answer = ask(Question("HiFi-GAN V1", variant.name, 1, 0, "cpu"))
     assert "modified by an inplace operation" in answer.obstacle
     assert len(answer.obstacle) <= compiling.LINE_CHARACTERS
     assert answer.peak_bytes == ()
@@ -229,10 +233,9 @@ def test_in_place_does_not_go_everywhere(variant):
 
 def test_what_computes_something_else_is_not_measured(monkeypatch):
     told = []
-    given = argparse.Namespace(model="DCGAN discriminator", batch=2, budget=None, check=True, seed=0, device=CPU)
-    monkeypatch.setattr(peak, "ResidentSet", lambda: pytest.fail("not used") if told else None)
-    monkeypatch.setattr(peak, "measure", lambda *_: pytest.fail("measured all the same"))
-    original = peak.make
+    monkeypatch.setattr(process, "ResidentSet", lambda: pytest.fail("not used") if told else None)
+    monkeypatch.setattr(process, "measure", lambda *_: pytest.fail("measured all the same"))
+    original = process.make
 
     def broken(model, variant, seed, device):
         made = original(model, variant, seed, device)
@@ -240,14 +243,14 @@ def test_what_computes_something_else_is_not_measured(monkeypatch):
             made.module.layers[1].negative_slope = 0.21
         return made
 
-    monkeypatch.setattr(peak, "make", broken)
+    monkeypatch.setattr(process, "make", broken)
     for variant, key in ((IN_PLACE, "obstacle"), (OURS_IN_PLACE, "obstacle"), (OURS_OUT_OF_PLACE, "mismatch")):
         told.clear()
-        peak.run(argparse.Namespace(**vars(given), variant=variant.name), told.append)
+        process.answer(Question(DCGAN.name, variant.name, 2, 0, "cpu"), told.append)
         assert told == [{key: "computes something else: output 0 differs from the built-in's out of place"}]
-    monkeypatch.setattr(memory_peak, "ask", lambda _: Answer(mismatch="computes something else"))
+    monkeypatch.setattr(memory, "ask", lambda _: Answer(mismatch="computes something else"))
     with pytest.raises(MismatchError, match="DCGAN discriminator, 'ours, out of place': computes something else"):
-        memory_peak.ask_about(None, DCGAN, OURS_OUT_OF_PLACE)
+        list(plan("--only", "DCGAN").results(lambda _: None))
 
 
 @pytest.mark.parametrize(
@@ -260,29 +263,32 @@ def test_what_computes_something_else_is_not_measured(monkeypatch):
 )
 def test_how_a_process_ended_is_an_obstacle(code, expected, monkeypatch):
     """Of what it had not told yet."""
-    peaks = 'print(\'{"batch": 1, "peak_bytes": [3, 4], "held_bytes": 5}\', flush=True); '
+    peaks = 'print(\'{"peak_bytes": [3, 4], "held_bytes": 5}\', flush=True); '
     original = subprocess.run
     for told, answer in (
         ("", Answer(obstacle=expected)),
         (peaks, Answer(peak_bytes=(3, 4), held_bytes=5, largest_obstacle=expected)),
     ):
         monkeypatch.setattr(
-            peak_process.subprocess,
+            process.subprocess,
             "run",
             lambda _, told=told, **options: original([sys.executable, "-c", told + code], **options),
         )
-        assert ask(Question(DCGAN.name, IN_PLACE.name, 1, 0, CPU)) == answer
+        assert ask(Question(DCGAN.name, IN_PLACE.name, 1, 0, "cpu")) == answer
 
 
 def test_the_process_ends_with_its_parent(tmp_path):
     """Which is killed, and cannot end it itself."""
     listed = tmp_path / "children"
     parent = (
-        "import subprocess, sys, os, time\n"
-        "arguments = ['--model', 'GAT', '--variant', 'ours, out of place', '--batch', '40', '--parent', str(os.getpid())]\n"
-        "child = subprocess.Popen([sys.executable, '-W', 'ignore', '-m', 'leakyrelu_bench.suites.peak', *arguments])\n"
-        f"open({str(listed)!r}, 'w').write(str(child.pid))\n"
-        "time.sleep(100)\n"
+        "import subprocess, time\n"
+        "from leakyrelu_bench.suites.memory import process\n"
+        "def run(command, **_):\n"
+        "    child = subprocess.Popen(command)\n"
+        f"    open({str(listed)!r}, 'w').write(str(child.pid))\n"
+        "    time.sleep(100)\n"
+        "process.subprocess.run = run\n"
+        "process.ask(process.Question('GAT', 'ours, out of place', 40, 0, 'cpu'))\n"
     )
     with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.DEVNULL) as started:
         while not (listed.exists() and listed.read_text()):
@@ -312,23 +318,23 @@ def test_rows_of_answers():
         IN_PLACE: answer_of(101 * 2**20, largest=0),
         COMPILED: answer_of(50 * 2**20),
     }
-    rows = {(row.ours, row.rival, row.unit): row for row in memory_peak.rows(DCGAN, 16, 2**31, answers, counted=False)}
-    assert len(rows) == 2 * 3 * 2
-    peaks = rows[OURS_OUT_OF_PLACE.name, OUT_OF_PLACE.name, "bytes"]
+    found = {(row.ours, row.rival, row.unit): row for row in rows.of_answers(DCGAN, 16, 2**31, answers, counted=False)}
+    assert len(found) == 2 * 3 * 2
+    peaks = found[OURS_OUT_OF_PLACE.name, OUT_OF_PLACE.name, "bytes"]
     assert (peaks.ratio, peaks.shape, peaks.mode) == (2.0, (16, 3, 64, 64), "peak of a training step")
     assert peaks.noise == pytest.approx(2.5 / 100)  # 2 MiB between the steps, half a MiB between processes
     assert peaks.extra == {"held_bytes": (7, 7)}
-    assert rows[OURS_OUT_OF_PLACE.name, IN_PLACE.name, "bytes"].verdict == "same"
-    assert rows[OURS_OUT_OF_PLACE.name, COMPILED.name, "bytes"].verdict == "worse"
-    batches = rows[OURS_OUT_OF_PLACE.name, OUT_OF_PLACE.name, "samples"]
+    assert found[OURS_OUT_OF_PLACE.name, IN_PLACE.name, "bytes"].verdict == "same"
+    assert found[OURS_OUT_OF_PLACE.name, COMPILED.name, "bytes"].verdict == "worse"
+    batches = found[OURS_OUT_OF_PLACE.name, OUT_OF_PLACE.name, "samples"]
     assert (batches.ratio, batches.shape, batches.mode) == (2.0, (1, 3, 64, 64), "largest batch within 2 GiB")
-    obstacles = {key: row.obstacle for key, row in rows.items() if row.obstacle}
+    obstacles = {key: row.obstacle for key, row in found.items() if row.obstacle}
     assert obstacles == {
-        (OURS_OUT_OF_PLACE.name, IN_PLACE.name, "samples"): memory_peak.NOT_ONE,
-        (OURS_OUT_OF_PLACE.name, COMPILED.name, "samples"): memory_peak.ONLY_FULL,
+        (OURS_OUT_OF_PLACE.name, IN_PLACE.name, "samples"): rows.NOT_ONE,
+        (OURS_OUT_OF_PLACE.name, COMPILED.name, "samples"): rows.ONLY_FULL,
         **{
             (OURS_IN_PLACE.name, rival.name, unit): "cannot"
-            for rival, unit in itertools.product(memory_peak.RIVALS, ("bytes", "samples"))
+            for rival, unit in itertools.product(rows.RIVALS, ("bytes", "samples"))
         },
     }
 
@@ -336,8 +342,8 @@ def test_rows_of_answers():
 @pytest.mark.slow
 @pytest.mark.native
 def test_a_whole_plan_tells_what_is_known_after_every_step():
-    plan = memory.plan(arguments("--only", "DCGAN", "--no-compile", "--budget", "64MiB"))
+    made = plan("--only", "DCGAN", "--no-compile", "--budget", "64MiB")
     steps = []
-    known = [len(results()[0]) for results in plan.results(steps.append)]
-    assert steps == [f"DCGAN discriminator, {variant.name}" for variant in plan.variants]
+    known = [len(results()[0]) for results in made.results(steps.append)]
+    assert steps == [f"DCGAN discriminator, {variant.name}" for variant in made.variants]
     assert known == [0, 0, 4, 8]

@@ -89,9 +89,12 @@ def test_parameters(name):
     model = BY_NAME[name]
     count = sum(parameter.numel() for parameter in on_meta(name).parameters())
     assert count == PARAMETERS[name]
-    if model.published is not None:
-        assert abs(count - model.published) <= model.tolerance * model.published
-        assert model.tolerance < 0.005
+    if model.published:
+        number, _, millions = model.published.partition(" ")
+        scale = 1e6 if millions else 1
+        last_digit = scale * 10.0 ** -len(number.partition(".")[2]) if millions else 0
+        off = abs(count - scale * float(number.replace(",", "")))
+        assert off <= last_digit * (1 if name == "HiFi-GAN V1" else 0.5)  # cut off, others rounded
 
 
 def test_activations_and_outputs(name):

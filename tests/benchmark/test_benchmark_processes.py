@@ -1,6 +1,8 @@
 """Passes in processes of their own: real ones, which compare, time, fail and end as those of one process do."""
 
 import contextlib
+import dataclasses
+import functools
 import gc
 import os
 import shutil
@@ -15,8 +17,8 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 from leakyrelu_bench import cli
-from leakyrelu_bench.measure import contest, parent, processes, scoring
-from leakyrelu_bench.suites import ops, plans
+from leakyrelu_bench.measure import contest, parent, plan, processes, scoring
+from leakyrelu_bench.suites import ops
 
 from releases import needs_install
 
@@ -25,46 +27,36 @@ SMALL = ["ops", "--only", "2^6", "--dtype", "float32", "--seconds", "0.004", "--
 
 
 def small_plan():
-    arguments = cli.parser().parse_args(SMALL)
-    plan, _ = plans.PLANS["ops"](arguments)
-    (group,) = plan.groups
+    made, _ = ops.plan(cli.parser().parse_args(SMALL))
+    (group,) = made.groups
     with group.contests() as contests:
-        return arguments, contests
+        return dataclasses.replace(made, passes=2), contests
 
 
 def test_every_pass_is_another_process_and_all_its_contests_come_back():
-    arguments, contests = small_plan()
+    made, contests = small_plan()
     labels = []
-    counts = [
-        [len(each.passes) for each in seen] for seen in processes.take_passes("ops", arguments, contests, 2, labels.append)
-    ]
+    counts = [[len(each.passes) for each in seen] for seen in made._in_own_processes(labels.append)]
     n = len(contests)
     assert labels == [each.label for each in contests] * 2
     assert counts == [[1] * i for i in range(1, n + 1)] + [[2] * i + [1] * (n - i) for i in range(1, n + 1)]
 
 
 def test_rows_are_those_of_one_process():
-    arguments, contests = small_plan()
-    *_, seen = processes.take_passes("ops", arguments, contests, 2, lambda _: None)
+    made, contests = small_plan()
+    *_, seen = made.results(lambda _: None)
     *_, here = contest.take_passes(contests, 2, 0.004)
-    rows, rows_here = scoring.rows_of(seen), scoring.rows_of(here)
+    rows, rows_here = seen()[0], scoring.rows_of(here)
     assert [row.key for row in rows] == [row.key for row in rows_here]
     assert all(row.ratio for row in rows)
     assert [row.extra.get("saved_bytes") for row in rows] == [row.extra.get("saved_bytes") for row in rows_here]
 
 
 def test_a_process_that_dies_is_an_error_in_a_line():
-    arguments, contests = small_plan()
-    with pytest.raises(processes.PassError, match=r"^noise, 2\^6, forward: the process of pass 0 ended with exit code 1$"):
-        list(processes.take_passes("no such suite", arguments, contests, 2, lambda _: None))
-
-
-class Connection:
-    def __init__(self):
-        self.sent = []
-
-    def send(self, message):
-        self.sent.append(message)
+    made, _ = small_plan()
+    made = dataclasses.replace(made, again=functools.partial(sys.exit, 3))
+    with pytest.raises(processes.PassError, match=r"^noise, 2\^6, forward: the process of pass 0 ended with exit code 3$"):
+        list(made.results(lambda _: None))
 
 
 @contextlib.contextmanager
@@ -83,32 +75,21 @@ def test_a_mismatch_in_the_process_is_sent(monkeypatch):
 
     monkeypatch.setattr(ops, "check_same_bits", differs)
     monkeypatch.setattr(parent, "end_with_parent", lambda _: None)
-    connection = Connection()
+    sent = []
     with restored():
-        processes._pass(connection, "ops", cli.parser().parse_args(SMALL), 0, os.getppid())
-    (error,) = connection.sent
+        parent.belong_to(os.getppid())
+        plan.take_pass(sent.append, small_plan()[0].again, 0)
+    (error,) = sent
     assert isinstance(error, contest.MismatchError)
 
 
-def test_a_mismatch_that_was_sent_is_raised(monkeypatch):
-    arguments, contests = small_plan()
+def sends_mismatch(send):
+    send(contest.MismatchError("the function differs"))
 
-    class Context:
-        def Pipe(self, duplex):  # noqa: N802
-            connection = Connection()
-            connection.recv = lambda: contest.MismatchError("the function differs")
-            connection.close = lambda: None
-            return connection, connection
 
-        def Process(self, target, args):  # noqa: N802
-            process = Connection()
-            process.start = process.kill = process.join = lambda: None
-            process.pid = 1
-            return process
-
-    monkeypatch.setattr(processes.multiprocessing, "get_context", lambda method: Context())
-    with pytest.raises(contest.MismatchError, match="the function differs"):
-        list(processes.take_passes("ops", arguments, contests, 2, lambda _: None))
+def test_a_mismatch_that_was_sent_is_raised():
+    with pytest.raises(contest.MismatchError, match="the function differs"), processes.child(sends_mismatch) as receive:
+        receive("it")
 
 
 HELD = """
@@ -174,14 +155,17 @@ def test_the_built_in_side_is_pytorchs_own_whatever_the_environment_says():
     code = f"""
 import sys, leakyrelu_ext
 from leakyrelu_bench import cli
-from leakyrelu_bench.suites import peak, plans
+from leakyrelu_bench.suites.arguments import settle
+from leakyrelu_bench.suites.memory import process
 {show}
-plans.settle(cli.parser().parse_args(["ops"]))
+settle(cli.parser().parse_args(["ops"]))
 {show}
 leakyrelu_ext.install()
-peak.run = lambda arguments, tell: {show}
-sys.argv = ["peak", "--model", "GAT", "--variant", "built-in", "--batch", "1"]
-peak.main()
+process.answer = lambda question, tell: {show}
+process.subprocess.run = lambda command, **_: sys.argv.extend(command[3:]) or process.subprocess.CompletedProcess([], 0, "")
+process.end_with_parent = lambda _: None
+process.ask(process.Question("GAT", "built-in", 1, 0, "cpu"))
+process.main()
 """
     environment = os.environ | {"LEAKYRELU_EXT_INSTALL": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

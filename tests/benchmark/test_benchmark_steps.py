@@ -9,10 +9,9 @@ from leakyrelu_bench import cli
 from leakyrelu_bench.measure import contest, scoring
 from leakyrelu_bench.measure.activation_share import activation_share
 from leakyrelu_bench.models import MODELS, Model, loss
-from leakyrelu_bench.suites import agreement
-from leakyrelu_bench.suites import models as steps
+from leakyrelu_bench.suites import agreement, models, steps
 from leakyrelu_bench.suites.agreement import Agreement, first_farther
-from leakyrelu_bench.suites.choice import NothingToDoError
+from leakyrelu_bench.suites.arguments import NothingToDoError
 from leakyrelu_bench.suites.variants import (
     BUILTIN,
     COMPILED,
@@ -54,7 +53,7 @@ def net_inputs(batch, generator):
     return (torch.randn(batch, 3, 10, 10, generator=generator) + 1,)
 
 
-NET = Model("Net", "no paper", Net, net_inputs, 2, None, 0.0, "none found")
+NET = Model("Net", Net, net_inputs, 2)
 
 
 def arguments(*given, quick=True, full=False):
@@ -62,10 +61,14 @@ def arguments(*given, quick=True, full=False):
     return cli.parser().parse_args(["models", *levels, *given])
 
 
+def groups_of(given):
+    return models.plan(given)[0].groups
+
+
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(steps, "MODELS", (NET,))
-    monkeypatch.setattr(steps, "QUICK_MODELS", (NET.name,))
+    monkeypatch.setattr(models, "MODELS", (NET,))
+    monkeypatch.setattr(models, "QUICK_MODELS", (NET.name,))
 
 
 def difference(variant, change=lambda module: None, model=NET, training=True):
@@ -197,9 +200,9 @@ def test_comparing_leaves_the_model_as_it_was(training):
 
 @pytest.mark.native
 def test_rows_of_a_small_net(small):
-    rows = rows_of_passes(steps.groups(arguments("--no-compile")))
+    rows = rows_of_passes(groups_of(arguments("--no-compile")))
     assert [(row.case, row.mode, row.ours, row.rival) for row in rows] == [
-        ("Net", mode, ours.name, BUILTIN.name) for mode in steps.MODES for ours in (OURS, INSTALLED)
+        ("Net", mode, ours.name, BUILTIN.name) for mode in models.MODES for ours in (OURS, INSTALLED)
     ]
     for row in rows:
         assert row.obstacle is None
@@ -217,7 +220,7 @@ def test_rows_of_a_small_net(small):
 @pytest.mark.slow
 @pytest.mark.native
 def test_rows_of_dcgan_with_all_variants():
-    rows = rows_of_passes(steps.groups(arguments("--only", "DCGAN", quick=False)))
+    rows = rows_of_passes(groups_of(arguments("--only", "DCGAN", quick=False)))
     assert len(rows) == 2 * 3 * 2
     for row in rows:
         assert row.obstacle is None, row.obstacle
@@ -230,7 +233,7 @@ def test_rows_of_dcgan_with_all_variants():
 
 
 @pytest.mark.native
-@pytest.mark.parametrize("wrong", steps.EXACT, ids=lambda variant: variant.name)
+@pytest.mark.parametrize("wrong", [OURS, INSTALLED], ids=lambda variant: variant.name)
 def test_ours_that_differs_is_not_timed(small, monkeypatch, wrong):
     original = steps.make
 
@@ -243,7 +246,7 @@ def test_ours_that_differs_is_not_timed(small, monkeypatch, wrong):
     monkeypatch.setattr(steps, "make", broken)
     monkeypatch.setattr(contest, "interleave", lambda *_, **__: pytest.fail("timed all the same"))
     with pytest.raises(contest.MismatchError, match=f"Net, training step: output 0 of '{wrong.name}' differs"):
-        rows_of_passes(steps.groups(arguments("--no-compile")))
+        rows_of_passes(groups_of(arguments("--no-compile")))
 
 
 @pytest.mark.native
@@ -264,7 +267,7 @@ def test_a_variant_that_differs_or_fails_is_a_row(small, monkeypatch):
         return Made(made.module, fails)
 
     monkeypatch.setattr(steps, "make", broken)
-    rows = rows_of_passes(steps.groups(arguments()))
+    rows = rows_of_passes(groups_of(arguments()))
     assert len(rows) == 2 * 3 * 2
     for row in rows:
         if row.ours == OURS_COMPILED.name:
@@ -277,7 +280,7 @@ def test_a_variant_that_differs_or_fails_is_a_row(small, monkeypatch):
 
 @pytest.mark.native
 def test_every_pass_begins_with_fresh_statistics_and_new_inputs(small):
-    (group,) = steps.groups(arguments("--no-compile"))
+    (group,) = groups_of(arguments("--no-compile"))
     with group.contests() as (training, inference):
         architecture = training.prepare.func.__self__
         norms = [made.module.norm for made in architecture.made.values()]
@@ -296,25 +299,25 @@ def test_every_pass_begins_with_fresh_statistics_and_new_inputs(small):
 
 
 def test_only_some_models():
-    assert len(steps.groups(arguments())) == len(steps.QUICK_MODELS)
-    assert len(steps.groups(arguments(quick=False))) == len(MODELS)
-    assert [group.count for group in steps.groups(arguments("--only", "nnU"))] == [2, 2]
+    assert len(groups_of(arguments())) == len(models.QUICK_MODELS)
+    assert len(groups_of(arguments(quick=False))) == len(MODELS)
+    assert [group.count for group in groups_of(arguments("--only", "nnU"))] == [2, 2]
     with pytest.raises(NothingToDoError, match="no model has 'AlexNet' in its name"):
-        steps.groups(arguments("--only", "AlexNet"))
+        groups_of(arguments("--only", "AlexNet"))
 
 
 def test_descriptions():
-    assert steps.describe(BY_NAME["HiFi-GAN V1"]) == (
+    assert models.describe(BY_NAME["HiFi-GAN V1"]) == (
         "HiFi-GAN V1 (Kong et al.: HiFi-GAN, NeurIPS 2020): 13,926,017 parameters; published 13.92 M (table 1 of the paper)"
     )
-    assert "2,765,568 parameters; published 2,765,568 (" in steps.describe(BY_NAME["DCGAN discriminator"])
-    assert "46,324,558 parameters; no published count (none found)" in steps.describe(BY_NAME["nnU-Net 2-D"])
+    assert "2,765,568 parameters; published 2,765,568 (" in models.describe(BY_NAME["DCGAN discriminator"])
+    assert "46,324,558 parameters; no published count (none found)" in models.describe(BY_NAME["nnU-Net 2-D"])
 
 
 @pytest.mark.native
 @pytest.mark.parametrize("variant", [BUILTIN, OURS], ids=lambda v: v.name)
 def test_the_share_of_the_activation_and_a_quiet_profiler(variant, capfd):
-    activation = make(Model("", "", lambda: nn.LeakyReLU(0.1), net_inputs, 1, None, 0.0, ""), variant, 0).module
+    activation = make(Model("", lambda: nn.LeakyReLU(0.1), net_inputs), variant, 0).module
     x = torch.randn(2**20, requires_grad=True)
     y = torch.randn(2**12, requires_grad=True)
 

@@ -17,33 +17,27 @@ def largest_batch(bytes_of: Callable[[int], float], budget: float, first: int) -
     ``bytes_of``: runs with that many samples; infinity if memory gave out. ``first``: a small batch to begin with; the
     second is twice as large. Returns 0 if a single sample is too much.
     """
-    measured: dict[int, float] = {0: 0.0}
-    fits, too_much = 0, math.inf
+    measured: dict[int, float] = {}
     batch = first
     while True:
         measured[batch] = bytes_of(batch)
-        if measured[batch] <= budget:
-            fits = max(fits, batch)
-        else:
-            too_much = min(too_much, batch)
+        fits = max((n for n, taken in measured.items() if taken <= budget), default=0)
+        too_much = min((n for n, taken in measured.items() if not taken <= budget), default=math.inf)
         if too_much == fits + 1:
             return fits
-        if len(measured) == 2 and fits:
-            batch = 2 * first
-            continue
-        batch = _predict(measured, budget, fits, too_much)
+        batch = 2 * first if len(measured) == 1 and fits else _predict(measured, budget, fits, too_much)
 
 
 def _predict(measured: dict[int, float], budget: float, fits: int, too_much: float) -> int:
     """The batch to run next, between ``fits`` and ``too_much``."""
     highest = too_much - 1 if too_much < math.inf else GROWTH * max(fits, 1)
-    # Of the finite ones, the two nearest to the budget; zero samples take less than the line says, so they come last.
-    known = sorted((n for n in measured if n and measured[n] < math.inf), key=lambda n: abs(measured[n] - budget))[:2]
-    if len(known) < 2 or measured[known[0]] == measured[known[1]] or len(measured) > RUNS_ON_THE_LINE:
-        guess = (fits + highest + 1) // 2
-    else:
+    guess: float = (fits + highest + 1) // 2
+    # Of the finite ones, the two nearest to the budget.
+    known = sorted((n for n in measured if measured[n] < math.inf), key=lambda n: abs(measured[n] - budget))[:2]
+    if len(known) == 2 and len(measured) < RUNS_ON_THE_LINE:
         one, other = sorted(known)
         slope = (measured[other] - measured[one]) / (other - one)
-        guess = math.floor(one + (budget - measured[one]) / slope) if slope > 0 else (fits + highest + 1) // 2
+        if slope > 0:
+            guess = math.floor(one + (budget - measured[one]) / slope)
     # On the line itself the guess is what fits; once that has been run, the next one is to be shown not to.
     return int(min(max(guess, fits + 1), highest))
