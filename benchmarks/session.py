@@ -18,7 +18,7 @@ from . import results
 from .measure import contest, environment, processes, scoring
 from .measure.compiling import first_line
 from .measure.timing import Stopwatch
-from .report import tables
+from .report import terminal
 from .results import Roof, Row
 
 # A share of the cores. Below: what an idle system does by itself.
@@ -125,13 +125,11 @@ def run(suite: str, plan: Plan, arguments: Namespace, notes: Sequence[str] = ())
     settings = {
         name: value if isinstance(value, (bool, int, float, str, list, type(None))) else str(value)
         for name, value in vars(arguments).items()
-        if name not in ("command", "json", "html", "force")
+        if name not in ("command", "json", "html", "force", "wide")
     }
     measured = results.Run(suite, settings, facts, scoring.with_roof_shares(rows, roofs), roofs, interrupted=status != 0)
     save(measured, arguments.json, arguments.html)  # first: who reads the tables through a pipe may close it
-    for table in tables.of(measured):
-        console.print(table)
-    plain(tables.summary(measured))
+    terminal.show(measured, console, wide=arguments.wide or not console.is_terminal)
     if (facts["neighbours_share"] or 0.0) > BUSY:
         plain(
             f"other processes took {facts['neighbours_share']:.0%} of this machine's cores meanwhile: with neighbours that "
