@@ -146,6 +146,7 @@ def _measuring(command: argparse.ArgumentParser, devices: bool, cases: bool = Tr
         command.add_argument(
             "--only", metavar="TEXT", default="", help="only cases with this in their names, as in the table"
         )
+        command.add_argument("--wide", action="store_true", help="all columns in the terminal, as in a pipe or a file")
     command.add_argument("--seed", type=_within(int, 0, 2**63 - 1), default=0, help="of weights and noise; default: 0")
     command.add_argument("--json", type=Path, metavar="FILE", help="write the results there, for compare and report")
     command.add_argument("--html", type=Path, metavar="FILE", help="write them as a page that needs no network")
@@ -251,10 +252,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     console = Console()
     if not console.is_terminal:
         console.width = 160
-    table = compare.table(comparison, arguments.threshold)
-    if table.row_count:
-        console.print(table)
-    console.print(compare.summary(comparison, arguments.threshold), highlight=False, soft_wrap=True, markup=False)
+    compare.show(comparison, arguments.threshold, console)
     return 1 if comparison.regressions(arguments.threshold) else 0
 
 

@@ -16,7 +16,7 @@ from . import results
 from .measure import contest, environment, processes, scoring
 from .measure.compiling import first_line
 from .measure.plan import Plan, Results
-from .report import tables
+from .report import terminal
 
 # A share of the cores. Below: what an idle system does by itself.
 BUSY = 0.03
@@ -69,7 +69,7 @@ def run(suite: str, plan: Plan, arguments: Namespace, notes: Sequence[str] = ())
     settings = {
         name: value if isinstance(value, (bool, int, float, str, list, type(None))) else str(value)
         for name, value in vars(arguments).items()
-        if name not in ("command", "json", "html", "force")
+        if name not in ("command", "json", "html", "force", "wide")
     }
     measured = results.Run(suite, settings, facts, scoring.with_roof_shares(rows, roofs), roofs, interrupted=status != 0)
     # Before the tables: who reads them through a pipe may close it.
@@ -79,9 +79,7 @@ def run(suite: str, plan: Plan, arguments: Namespace, notes: Sequence[str] = ())
         from .report import html
 
         html.write_html([measured], arguments.html)
-    for table in tables.of(measured):
-        console.print(table)
-    plain(tables.summary(measured))
+    terminal.show(measured, console, wide=arguments.wide or not console.is_terminal)
     if (facts["neighbours_share"] or 0.0) > BUSY:
         plain(
             f"other processes took {facts['neighbours_share']:.0%} of this machine's cores meanwhile: with neighbours that "

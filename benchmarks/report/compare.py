@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.markup import escape
-from rich.table import Table
+from rich.console import Console
+from rich.text import Text
 
 from ..results import TOO_LITTLE, Row, Run
-from .tables import case_name
+from .table import Column
+from .terminal import case_name, table, wrapped
 
 # What must be the same for a change to be ours.
 _COMPARED = ("device", "cpu_tier", "threads", "torch", "huge_pages", "allocator", "settings")
@@ -80,32 +81,46 @@ def compare(before: Run, after: Run) -> Comparison:
     )
 
 
-def table(comparison: Comparison, threshold: float) -> Table:
+def _texts(heading: str, of: Callable[[Row], str]) -> Column[Change]:
+    return Column(heading, lambda change: of(change.after), number=False)
+
+
+_KEYS = (
+    _texts("case", case_name),
+    _texts("dtype", lambda row: row.dtype),
+    _texts("mode", lambda row: row.mode),
+    _texts("ours", lambda row: row.ours),
+    _texts("against", lambda row: row.rival),
+)
+_CAPTION = (
+    "before, after: how many times better ours is than that rival, measured side by side in each run. change: after / "
+    "before, above 1 ours gained. noise: of the change, half a 95 % interval: 1 row in 20 may be here by chance."
+)
+
+
+def lines(comparison: Comparison, threshold: float, width: int) -> Iterator[Text]:
     """What changed beyond the noise, the worst first."""
     shown = sorted((change for change in comparison.changes if change.verdict != "same"), key=lambda change: change.factor)
-    result = Table(
-        title="Changes beyond the noise",
-        caption=(
-            "before, after: how many times better ours is than that rival, measured side by side in each run. change: after "
-            "/ before, above 1 ours gained. noise: of the change, half a 95 % interval: 1 row in 20 may be here by chance."
-        ),
-    )
-    for heading in ("case", "dtype", "mode", "ours", "against"):
-        result.add_column(heading)
-    for heading in ("before", "after", "change", "noise"):
-        result.add_column(heading, justify="right")
-    for change in shown:
-        row = change.after
+
+    def verdict(change: Change) -> str:
         regression = math.log(change.factor) < -math.log1p(threshold)
-        result.add_row(
-            *map(escape, (case_name(row), row.dtype, row.mode, row.ours, row.rival)),
-            f"{change.before.ratio:.2f}",
-            f"{row.ratio:.2f}",
-            f"{change.factor:.2f}",
-            f"±{change.noise:.0%}",
-            style="red" if regression else "green" if change.factor > 1 else "",
-        )
-    return result
+        return "worse" if regression else "better" if change.factor > 1 else ""
+
+    values = (
+        Column[Change]("before", lambda change: f"{change.before.ratio:.2f}"),
+        Column[Change]("after", lambda change: f"{change.after.ratio:.2f}"),
+        Column[Change]("change", lambda change: f"{change.factor:.2f}", verdict=verdict),
+        Column[Change]("noise", lambda change: f"±{change.noise:.0%}"),
+    )
+    if shown:
+        yield from table("Changes beyond the noise", _KEYS, values, shown, width, split=False)
+        yield from wrapped(_CAPTION, width)
+
+
+def show(comparison: Comparison, threshold: float, console: Console) -> None:
+    told = [part for line in summary(comparison, threshold).splitlines() for part in wrapped(line, console.width)]
+    for line in (*lines(comparison, threshold, console.width), *told):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def summary(comparison: Comparison, threshold: float) -> str:

@@ -36,6 +36,11 @@ def counterpart(run: Run, ours: str) -> str:
     return baseline(run)
 
 
+def main_pairs(run: Run) -> list[tuple[str, str]]:
+    """Each of ours and what it replaces."""
+    return [(ours, counterpart(run, ours)) for ours in dict.fromkeys(row.ours for row in run.rows)]
+
+
 def geometric_mean(ratios: Iterable[float]) -> float:
     logs = [math.log(ratio) for ratio in ratios]
     return math.exp(math.fsum(logs) / len(logs)) if logs else math.nan
@@ -61,6 +66,7 @@ class Summary:
     worse: int
     without: int  # rows that say why they have no figures
     worst: Row | None
+    unit: str = "seconds"  # "" if there are several
 
     @property
     def compared(self) -> int:
@@ -81,6 +87,7 @@ def summarize(rows: Sequence[Row], mode: str = "") -> Summary:
         verdicts["worse"],
         verdicts["none"],
         min(measured, key=lambda row: row.ratio or math.inf, default=None),
+        rows[0].unit if len({row.unit for row in rows}) == 1 else "",
     )
 
 
@@ -114,3 +121,31 @@ def _shared(rows: Sequence[Row]) -> str:
     if len(ours) == len(rivals):
         return f"{ours[0]} against {rivals[0]}"
     return ours[0] if len(ours) == 1 else rivals[0]
+
+
+def in_words(summary: Summary) -> str:
+    """How much better ours is, in the mean; "" where that says nothing."""
+    if summary.worst is None or not summary.unit:
+        return ""
+    what = "as fast as" if summary.unit == "seconds" else "better than"
+    mode = f"{summary.mode}: " if summary.mode else ""
+    return (
+        f"{mode}{summary.ours} is {summary.mean:.2f} times {what} {summary.rival}, geometric mean of all {summary.compared} "
+        f"ratios ({summary.same} the same within the noise)"
+    )
+
+
+def main_results(run: Run) -> list[Summary]:
+    """Each of ours against what it replaces; by mode where different things were measured."""
+    modes = any(row.unit != "seconds" for row in run.rows)
+    return [entry for entry in by_rival(run, modes) if (entry.ours, entry.rival) in main_pairs(run) and in_words(entry)]
+
+
+def less(run: Run, extra: str) -> tuple[float, float] | None:
+    """How many times less of ``extra`` ours takes than the baseline: the least and the most."""
+    found = []
+    for row in run.rows:
+        ours, rival = row.extra.get(extra, (None, None))
+        if row.rival == baseline(run) and "compiled" not in row.ours and ours and rival:
+            found.append(rival / ours)
+    return (min(found), max(found)) if found else None

@@ -16,9 +16,9 @@ pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 from leakyrelu_bench import cli, results, session
 from leakyrelu_bench.measure import contest, environment, processes
-from leakyrelu_bench.report import tables
 from leakyrelu_bench.suites import ops
 from leakyrelu_bench.suites.arguments import LEVELS
+from test_benchmark_terminal import row
 
 pytestmark = pytest.mark.cpu_only
 
@@ -374,58 +374,6 @@ def test_commit_is_that_of_the_sources(monkeypatch, tmp_path):
         assert environment.commit() is None
     monkeypatch.setattr(environment, "__file__", str(Path("/") / "environment.py"))
     assert environment.commit() is None
-
-
-def row(rival="built-in", ratio=2.0, noise=0.01, obstacle=None, outputs="fresh"):
-    value = None if obstacle else results.Quantiles(1e-3, 2e-3, 3e-3)
-    ratio = None if obstacle else ratio
-    of_case = ("ops", "noise, 2^6", (64,), "float32", "contiguous", "forward", outputs, "seconds", "ours", rival, "torch")
-    return results.Row(*of_case, value, value, ratio, ratio, ratio, noise, obstacle)
-
-
-def a_run(*rows, interrupted=False):
-    return results.Run("ops", {}, {}, list(rows), [], interrupted)
-
-
-def cells(run):
-    (table,) = tables.of(run)
-    return {column.header: list(column.cells) for column in table.columns}
-
-
-def test_a_table_says_same_within_the_noise():
-    shown = cells(
-        a_run(
-            row(),
-            row("compiled", 1.005),
-            row("JAX", 0.5),
-            row("NumPy", obstacle="not installed: pip"),
-            row("ORT", obstacle="broke"),
-        )
-    )
-    assert shown["case"] == ["noise, 2^6"]
-    assert shown["ours"] == shown["built-in"] == ["2 ms"]
-    assert [shown[f"vs {rival}"] for rival in ("built-in", "compiled", "JAX", "NumPy", "ORT")] == [
-        ["[green]2.00[/]"],
-        ["same"],
-        ["[red]0.50[/]"],
-        ["absent"],
-        ["fails"],
-    ]
-
-
-def test_warm_rows_are_lines_of_their_own():
-    assert cells(a_run(row(), row(outputs="warm")))["case"] == ["noise, 2^6", "noise, 2^6, warm"]
-
-
-def test_the_summary_counts_and_names_the_worst():
-    rows = [row(ratio=4.0), row(ratio=1.0, outputs="warm"), row("JAX", obstacle="not installed")]
-    lines = tables.summary(a_run(*rows, interrupted=True)).splitlines()
-    assert lines == [
-        "interrupted: only what was measured until then",
-        "ours against built-in: geometric mean of 2 ratios 2.00x; better 1, same 1, worse 0; worst: 1.00 (same) "
-        "(noise, 2^6, float32, forward, warm)",
-        "not measured: ours against JAX (noise, 2^6, float32, forward, fresh): not installed",
-    ]
 
 
 def test_levels_are_more_thorough_one_after_the_other():
