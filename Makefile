@@ -33,7 +33,7 @@ endif
 CPP_FILES := $(shell find csrc tests -name "*.cpp" -o -name "*.h" -o -name "*.cu" -o -name "*.cuh") $(wildcard .ci/*.cpp)
 
 .PHONY: bench results study report test test-core test-slow test-installed test-releases test-lowest test-newest \
-	test-fallback compatibility lint format cuda-check gpu-check gpu-wheels neon-check clean
+	test-fallback compatibility docs lint format cuda-check gpu-check gpu-wheels neon-check clean
 
 bench: $(VENV)/.installed
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench ops
@@ -87,6 +87,13 @@ test-newest:
 compatibility: $(VENV)/.installed
 	$(PYTEST) --compatibility ../docs/compatibility.md compatibility ops/test_interception.py ops/test_errors.py ops/test_derivatives.py \
 		ops/test_compile.py install/test_conversion.py
+
+# The documentation, in build/docs; a warning is an error. Then the examples in its pages and docstrings. -E: it reads other files than
+# its own (sources, results), and Sphinx knows of few.
+SPHINX = $(REQUIRED) $(BIN)/sphinx-build -E -W --keep-going -q
+docs: $(VENV)/.installed
+	$(SPHINX) -b html docs build/docs
+	$(SPHINX) -b doctest docs build/docs-doctest
 
 # The core as if the library had not been compiled. The benchmark then has nothing to measure and says so, the study is the same.
 test-fallback: REQUIRED :=
@@ -187,7 +194,7 @@ endif
 
 # torch is named so that it stays.
 $(VENV)/.installed: $(VENV)/.torch $(BUILD_INPUTS)
-	$(BIN)/pip install $(PIP_FLAGS) --no-build-isolation '$(TORCH)' $(EDITABLE) '.[bench,study,test,dev]'
+	$(BIN)/pip install $(PIP_FLAGS) --no-build-isolation '$(TORCH)' $(EDITABLE) '.[bench,study,test,dev,docs]'
 	$(BIN)/pip install $(PIP_FLAGS) --no-deps $(STUDY_DATA) || echo "the training study will skip what it has no data for"
 	touch $@
 
