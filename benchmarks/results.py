@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 FORMAT, VERSION = "leakyrelu-bench", 1
 # The suite whose files hold a training study: see study/study.py.
@@ -121,6 +121,17 @@ class Run:
     rows: list[Row]
     roofs: list[Roof] = field(default_factory=list)
     interrupted: bool = False
+
+
+class Measured(Protocol):
+    """What a run and a training study have in common."""
+
+    @property
+    def arguments(self) -> dict[str, Any]: ...
+    @property
+    def environment(self) -> dict[str, Any]: ...
+    @property
+    def interrupted(self) -> bool: ...
 
 
 def refuse_to_overwrite(paths: Iterable[Path | None], force: bool) -> None:

@@ -143,6 +143,6 @@ def save(run: results.Run, json: Path | None, html: Path | None) -> None:
     if json:
         results.save(run, json)
     if html:
-        from .report import html as report
+        from .report.html import page, sections
 
-        report.write_html([run], html)
+        results.write(html, page(sections([run])))
