@@ -137,8 +137,8 @@ GPU_WHEELS ?=
 GPU_SECONDS ?= 480
 GPU_DEVICE ?= cuda
 # What the tests and the benchmark import, and what a build needs, besides torch (2.11 wants setuptools below 82).
-GPU_PACKAGES ?= expecttest hypothesis jinja2 'matplotlib>=3.8' ninja numpy pillow pybind11 'pytest>=8' pytest-xdist 'rich>=13' \
-	scikit-learn 'setuptools>=77,<82'
+GPU_PACKAGES ?= expecttest hypothesis jinja2 'matplotlib>=3.8' ninja numpy pillow pybind11 'pydantic>=2' 'pytest>=8' pytest-xdist \
+	'rich>=13' scikit-learn 'setuptools>=77,<82'
 gpu-check: $(if $(GPU_PYTHON),,$(CUDA_VENV)/.torch)
 	$(if $(GPU_PYTHON),,$(CUDA_BIN)/pip install $(PIP_FLAGS) $(GPU_PACKAGES))
 	$(or $(GPU_PYTHON),$(CUDA_BIN)/python) .ci/gpu_check.py --stages "$(GPU_STAGES)" --out "$(GPU_OUT)" \
