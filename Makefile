@@ -38,7 +38,7 @@ CPP_FILES := $(shell find csrc tests -name "*.cpp" -o -name "*.h" -o -name "*.cu
 bench: $(VENV)/.installed
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench ops
 
-# Everything anew, for publishing, and README's tables and picture from it. An hour, in which nothing else may run.
+# Everything anew, for publishing, and the pages from it. An hour, in which nothing else may run.
 SUITES := ops fused compile models memory
 results: $(VENV)/.installed
 	$(BIN)/pip install $(PIP_FLAGS) jax
@@ -53,10 +53,10 @@ study: $(VENV)/.installed
 		--journal build/train.jsonl --resume
 	$(MAKE) report
 
-# README's tables, docs/study.md and the figures from docs/results.
+# docs/results.md, docs/study.md, README's block and the figures from docs/results.
 report: $(VENV)/.installed
-	$(BIN)/leakyrelu-bench report $(SUITES:%=docs/results/%.json) docs/results/train.json --png docs/results --readme README.md \
-		--study docs/study.md --force
+	$(BIN)/leakyrelu-bench report $(SUITES:%=docs/results/%.json) docs/results/train.json --png docs/results \
+		--results docs/results.md --study docs/study.md --readme README.md --force
 
 test: $(VENV)/.installed
 	$(PYTEST) -m "not slow"
@@ -144,8 +144,8 @@ GPU_WHEELS ?=
 GPU_SECONDS ?= 480
 GPU_DEVICE ?= cuda
 # What the tests and the benchmark import, and what a build needs, besides torch (2.11 wants setuptools below 82).
-GPU_PACKAGES ?= expecttest hypothesis jinja2 'matplotlib>=3.8' ninja numpy pillow pybind11 'pytest>=8' pytest-xdist 'rich>=13' \
-	scikit-learn 'setuptools>=77,<82'
+GPU_PACKAGES ?= expecttest hypothesis jinja2 'matplotlib>=3.8' ninja numpy pillow pybind11 'pydantic>=2' 'pytest>=8' pytest-xdist \
+	'rich>=13' scikit-learn 'setuptools>=77,<82'
 gpu-check: $(if $(GPU_PYTHON),,$(CUDA_VENV)/.torch)
 	$(if $(GPU_PYTHON),,$(CUDA_BIN)/pip install $(PIP_FLAGS) $(GPU_PACKAGES))
 	$(or $(GPU_PYTHON),$(CUDA_BIN)/python) .ci/gpu_check.py --stages "$(GPU_STAGES)" --out "$(GPU_OUT)" \

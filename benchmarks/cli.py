@@ -200,26 +200,23 @@ def parser() -> argparse.ArgumentParser:
     )
     report = add(
         "report",
-        "files of results as one HTML page, as figures, and in a README",
+        "files of results as one HTML page, as figures, as documents, and in a README",
         "Reads what --json of the other commands wrote. The page has summary, figures, all rows and the environment, and\n"
-        "needs no network. The README's tables are written between markers: <!-- results: begin -->, …",
+        "needs no network. README's block is written between <!-- results: begin --> and <!-- results: end -->. Of several\n"
+        " runs of a suite documents show the first.",
     )
     report.add_argument("files", nargs="+", type=Path, metavar="A.json")
     report.add_argument("--html", type=Path, metavar="FILE", help="one page of all")
-    report.add_argument("--png", type=Path, metavar="FOLDER", help="the figures, a file each")
-    report.add_argument(
-        "--readme",
-        type=Path,
-        metavar="README.md",
-        help="write the sections between its markers anew; of several runs of a suite its table shows the first",
-    )
+    report.add_argument("--png", type=Path, metavar="FOLDER", help="the figures, a folder a suite")
+    report.add_argument("--results", type=Path, metavar="RESULTS.md", help="a document of all, with the figures of --png")
+    report.add_argument("--readme", type=Path, metavar="README.md", help="write the block between its markers anew")
     report.add_argument(
         "--study",
         type=Path,
         metavar="STUDY.md",
         help="write what a training study found as a document, with the figures of --png",
     )
-    report.add_argument("--force", action="store_true", help="overwrite the page, the figures and the document")
+    report.add_argument("--force", action="store_true", help="overwrite the page, the figures and the documents")
     return top
 
 
@@ -265,12 +262,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return command.main(parsed, sys.argv[1:] if arguments is None else arguments)
         if parsed.command == "report":
-            if not (parsed.html or parsed.png or parsed.readme or parsed.study):
-                files = "--html FILE, --png FOLDER, --readme README.md, --study STUDY.md or several"
+            if not (parsed.html or parsed.png or parsed.results or parsed.readme or parsed.study):
+                files = "--html FILE, --png FOLDER, --results RESULTS.md, --readme README.md, --study STUDY.md or several"
                 top.error(f"report has nothing to write: give {files}")
-            from .report import html
+            from . import publish
 
-            return html.main(parsed)
+            return publish.main(parsed)
         return _compare(parsed) if parsed.command == "compare" else _measure(parsed)
     except (ResultsError, NothingToDoError) as error:
         print(f"leakyrelu-bench {parsed.command}: error: {error}", file=sys.stderr)

@@ -8,9 +8,9 @@ import os
 import statistics
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 FORMAT, VERSION = "leakyrelu-bench", 1
 # The suite whose files hold a training study: see study/study.py.
@@ -22,6 +22,10 @@ UNITS = ("seconds", "bytes", "samples")
 TOO_LITTLE = "takes too little beside what surrounds it"
 
 
+# Of the dataclasses in a file: no figure in it is infinite or NaN.
+_FINITE = {"allow_inf_nan": False}
+
+
 class ResultsError(Exception):
     """A file of results that cannot be read or written; the message is one line that names the file."""
 
@@ -30,6 +34,7 @@ class ResultsError(Exception):
 class Quantiles:
     """Of single measurements: the median, and the bounds between which the middle 60 % of them lie."""
 
+    __pydantic_config__ = _FINITE
     low: float
     median: float
     high: float
@@ -51,6 +56,7 @@ class Row:
     ``noise``: what the ratio may be off by, as a fraction, at the 95 % level; 0 where a figure is counted, not measured.
     """
 
+    __pydantic_config__ = _FINITE
     suite: str
     case: str
     shape: tuple[int, ...]
@@ -97,6 +103,7 @@ class Row:
 class Roof:
     """The bandwidth of plain operations on memory that is there, measured in the same rounds as the rows of that case."""
 
+    __pydantic_config__ = _FINITE
     case: str
     dtype: str
     layout: str
@@ -121,6 +128,17 @@ class Run:
     rows: list[Row]
     roofs: list[Roof] = field(default_factory=list)
     interrupted: bool = False
+
+
+class Measured(Protocol):
+    """What a run and a training study have in common."""
+
+    @property
+    def arguments(self) -> dict[str, Any]: ...
+    @property
+    def environment(self) -> dict[str, Any]: ...
+    @property
+    def interrupted(self) -> bool: ...
 
 
 def refuse_to_overwrite(paths: Iterable[Path | None], force: bool) -> None:
@@ -190,41 +208,6 @@ def save(run: Run, path: Path) -> None:
     write(path, ",\n".join(parts) + "\n}\n")
 
 
-def _row(entry: dict[str, Any]) -> Row:
-    values = {of.name: entry[of.name] for of in fields(Row)}
-    for name in ("ours_value", "rival_value"):
-        if values[name] is not None:
-            values[name] = Quantiles(**values[name])
-    values["shape"] = tuple(values["shape"])
-    values["extra"] = {name: tuple(pair) for name, pair in values["extra"].items()}
-    row = Row(**values)
-    texts = (row.suite, row.case, row.dtype, row.layout, row.mode, row.outputs, row.ours, row.rival, row.version)
-    if not all(isinstance(text, str) for text in (*texts, row.obstacle or "")):
-        raise TypeError("a text is not one")
-    if not all(isinstance(length, int) for length in row.shape):
-        raise TypeError(f"shape {row.shape}")
-    if row.unit not in UNITS:
-        raise ValueError(f"unit {row.unit!r}")
-    figures = [row.ratio, row.ratio_low, row.ratio_high, row.noise]
-    for value in (row.ours_value, row.rival_value):
-        figures += [value.low, value.median, value.high] if value else []
-    for pair in row.extra.values():
-        figures += pair
-    if not all(figure is None or math.isfinite(figure) for figure in figures):
-        raise ValueError("a figure that is not finite")
-    if (row.ratio is not None and row.ratio <= 0) or (row.noise is not None and row.noise < 0):
-        raise ValueError(f"ratio {row.ratio}, noise {row.noise}")
-    return row
-
-
-def _roof(entry: dict[str, Any]) -> Roof:
-    roof = Roof(**entry)
-    figures = (roof.nbytes, roof.copy_bytes_per_second, roof.triad_bytes_per_second, roof.scale_bytes_per_second)
-    if not all(math.isfinite(figure) and figure > 0 for figure in figures):
-        raise ValueError(f"roof of {roof.case}")
-    return roof
-
-
 def document(path: Path) -> dict[str, Any]:
     """The JSON object in a file that this program wrote.
 
@@ -253,14 +236,16 @@ def load(path: Path) -> Run:
     found = document(path)
     if found.get("suite") == STUDY:
         raise ResultsError(f"{path}: is a training study, not rows of a benchmark")
+    from pydantic import TypeAdapter, ValidationError
+
     try:
-        return Run(
-            str(found["suite"]),
-            dict(found["arguments"]),
-            dict(found["environment"]),
-            [_row(entry) for entry in found["rows"]],
-            [_roof(entry) for entry in found["roofs"]],
-            bool(found["interrupted"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ResultsError(f"{path}: damaged: {type(error).__name__}: {error}") from error
+        run = TypeAdapter(Run).validate_json(json.dumps(found), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ResultsError(f"{path}: damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    for number, row in enumerate(run.rows):
+        if row.unit not in UNITS or (row.ratio is not None and row.ratio <= 0) or (row.noise or 0.0) < 0:
+            raise ResultsError(f"{path}: damaged: rows.{number}: {row.ratio} ± {row.noise} in {row.unit!r}")
+    if any(value <= 0 for roof in run.roofs for value in vars(roof).values() if not isinstance(value, str)):
+        raise ResultsError(f"{path}: damaged: a roof of nothing")
+    return run

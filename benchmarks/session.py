@@ -78,7 +78,7 @@ def run(suite: str, plan: Plan, arguments: Namespace, notes: Sequence[str] = ())
     if arguments.html:
         from .report import html
 
-        html.write_html([measured], arguments.html)
+        results.write(arguments.html, html.page(html.sections([measured])))
     terminal.show(measured, console, wide=arguments.wide or not console.is_terminal)
     if (facts["neighbours_share"] or 0.0) > BUSY:
         plain(

@@ -52,7 +52,7 @@ _SETTINGS: Any = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure to be: ``name`` is its file's without an ending; ``alt`` says in words what it shows."""
+    """A figure to be: ``name`` is its file's, with its folders, without an ending; ``alt`` says in words what it shows."""
 
     name: str
     title: str
@@ -80,13 +80,18 @@ def file_name(text: str) -> str:
     return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split()) or "rows"
 
 
+def path_of(*parts: str) -> str:
+    """A name for a picture: its folders, then its file, of any texts."""
+    return "/".join(map(file_name, parts))
+
+
 def named_apart(pictures: Iterable[Picture]) -> list[Picture]:
-    """The same with names that are files', numbered where they would be the same."""
+    """The same, numbered where names would be the same."""
     drawn: dict[str, Picture] = {}
     for picture in pictures:
-        name, number = file_name(picture.name), 2
+        name, number = picture.name, 2
         while name in drawn:
-            name, number = f"{file_name(picture.name)}-{number}", number + 1
+            name, number = f"{picture.name}-{number}", number + 1
         drawn[name] = replace(picture, name=name)
     return list(drawn.values())
 

@@ -6,14 +6,15 @@ import math
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from ..results import Quantiles, Row, Run
 from .drawing import (
+    LIGHT,
     LINE,
     MARKERS,
     Bar,
@@ -22,10 +23,10 @@ from .drawing import (
     Style,
     Theme,
     bars_from,
-    file_name,
     lay_out,
     named_apart,
     panels_over_size,
+    path_of,
     ratio_bars,
     ratio_scale,
     share_scale,
@@ -34,6 +35,12 @@ from .drawing import (
 )
 from .notation import figure, plain, ratio
 from .summary import baseline, counterpart, name_of
+
+Scale = Callable[[Axes, Sequence[float]], None]
+
+
+def _style(theme: Theme, index: int) -> Style:
+    return Style(theme.colors[index % 6], MARKERS[index % 6])
 
 
 def _over_sizes(rows: Iterable[Row]) -> list[Row]:
@@ -50,6 +57,27 @@ def _ratio_points(rows: Iterable[Row]) -> list[tuple[float, float, float, float]
     ]
 
 
+Lines = Sequence[Line]
+
+
+def _over_size(
+    name: str, rows: Sequence[Row], title: str, alt: str, lines: Callable[[Theme, str], Lines], scale: Scale
+) -> Picture | None:
+    """A panel for each mode of ``rows``, with the ``lines`` of it; None if there are none."""
+
+    def panels(theme: Theme) -> list[tuple[str, Lines]]:
+        of_mode = {mode: lines(theme, mode) for mode in dict.fromkeys(row.mode for row in rows)}
+        return [
+            (mode, [line for line in found if line.points])
+            for mode, found in of_mode.items()
+            if any(of.points for of in found)
+        ]
+
+    if not panels(LIGHT):
+        return None
+    return _picture(name, title, alt, lambda theme: panels_over_size(theme, title, panels(theme), scale))
+
+
 def speed_up(run: Run, dtype: str) -> Picture | None:
     """Over sizes, ours against the built-in, a panel a mode; None if the run has no such rows."""
     rival = baseline(run)
@@ -58,40 +86,26 @@ def speed_up(run: Run, dtype: str) -> Picture | None:
     if not curve:
         return None
     photos = [row for row in rows if row not in curve and row.layout in ("contiguous", "") and row.outputs != "warm"]
+    fresh, warm = ([row for row in curve if (row.outputs == "warm") == used] for used in (False, True))
 
-    def panels(theme: Theme) -> list[tuple[str, list[Line]]]:
+    def lines(theme: Theme, mode: str) -> Lines:
         kinds = (
-            ("memory by default", Style(theme.colors[0], "o"), [row for row in curve if row.outputs != "warm"], True),
-            (
-                "memory used before",
-                Style(theme.colors[1], "s", True),
-                [row for row in curve if row.outputs == "warm"],
-                True,
-            ),
+            ("memory by default", Style(theme.colors[0], "o"), fresh, True),
+            ("memory used before", Style(theme.colors[1], "s", True), warm, True),
             ("photographs", Style(theme.colors[2], "D"), photos, False),
         )
-        of_mode = {
-            mode: [
-                Line(label, style, points, joined)
-                for label, style, chosen, joined in kinds
-                if (points := _ratio_points(row for row in chosen if row.mode == mode))
-            ]
-            for mode in dict.fromkeys(row.mode for row in rows)
-        }
-        return [(mode, lines) for mode, lines in of_mode.items() if lines]
+        return [
+            Line(label, style, _ratio_points(row for row in of if row.mode == mode), joined)
+            for label, style, of, joined in kinds
+        ]
 
-    title = f"{dtype}: {rival}'s time / ours by size; higher is better, bands are noise"
     ratios = [row.ratio for row in curve if row.ratio is not None]
     alt = (
         f"Line charts, {dtype}, one per mode: {rival}'s time divided by ours over 2^{_power(curve, min)} to "
         f"2^{_power(curve, max)} elements; from {min(ratios):.2f} to {max(ratios):.2f}. The numbers are in the tables."
     )
-    return _picture(
-        f"{run.suite}-speedup-{dtype}",
-        title,
-        alt,
-        lambda theme: panels_over_size(theme, title, panels(theme), ratio_scale),
-    )
+    title = f"{dtype}: {rival}'s time / ours by size; higher is better, bands are noise"
+    return _over_size(path_of(run.suite, f"speedup-{dtype}"), rows, title, alt, lines, ratio_scale)
 
 
 def rivals(run: Run, dtype: str) -> Picture | None:
@@ -101,66 +115,44 @@ def rivals(run: Run, dtype: str) -> Picture | None:
     if len(names) < 2:
         return None
 
-    def panels(theme: Theme) -> list[tuple[str, list[Line]]]:
+    def lines(theme: Theme, mode: str) -> Lines:
         return [
-            (
-                mode,
-                [
-                    Line(plain(name), Style(theme.colors[index % 6], MARKERS[index % 6]), points)
-                    for index, name in enumerate(names)
-                    if (points := _ratio_points(row for row in rows if (row.mode, row.rival) == (mode, name)))
-                ],
+            Line(
+                plain(name),
+                _style(theme, index),
+                _ratio_points(row for row in rows if (row.mode, row.rival) == (mode, name)),
             )
-            for mode in dict.fromkeys(row.mode for row in rows)
+            for index, name in enumerate(names)
         ]
 
     title = f"{dtype}: each rival's time / ours by size; higher is better"
     alt = f"Line charts, {dtype}, one per mode: the time of {', '.join(names)}, each divided by ours, over sizes."
-    return _picture(
-        f"{run.suite}-rivals-{dtype}",
-        title,
-        alt,
-        lambda theme: panels_over_size(theme, title, panels(theme), ratio_scale),
-    )
+    return _over_size(path_of(run.suite, f"rivals-{dtype}"), rows, title, alt, lines, ratio_scale)
 
 
 def roofline(run: Run, dtype: str) -> Picture | None:
     """Over sizes, the share of the roof that ours and the built-in reach; None where no roof was measured."""
     rival = baseline(run)
-    rows = [row for row in _over_sizes(run.rows) if (row.rival, row.dtype) == (rival, dtype)]
-    shares = [(row, *row.extra.get("roof_share", (None, None))) for row in rows]
-    shares = [entry for entry in shares if entry[1] is not None or entry[2] is not None]
-    if not shares:
-        return None
+    rows = [row for row in _over_sizes(run.rows) if (row.rival, row.dtype) == (rival, dtype) and "roof_share" in row.extra]
 
-    def panels(theme: Theme) -> list[tuple[str, list[Line]]]:
-        drawn = []
-        for mode in dict.fromkeys(row.mode for row, *_ in shares):
-            lines = []
-            for warm in (False, True):
-                for side, name in enumerate(("ours", rival)):
-                    points = [
-                        (math.prod(row.shape), share, share, share)
-                        for row, *sides in shares
-                        if row.mode == mode and (row.outputs == "warm") == warm and (share := sides[side]) is not None
-                    ]
-                    if points:
-                        style = Style(theme.colors[side], MARKERS[side], warm)
-                        lines.append(Line(plain(name) + ", used memory" * warm, style, points))
-            drawn.append((mode, lines))
-        return drawn
+    def points(mode: str, warm: bool, side: int) -> list[tuple[float, float, float, float]]:
+        found = [row for row in rows if row.mode == mode and (row.outputs == "warm") == warm]
+        shares = [(math.prod(row.shape), row.extra["roof_share"][side]) for row in found]
+        return [(size, share, share, share) for size, share in shares if share is not None]
+
+    def lines(theme: Theme, mode: str) -> Lines:
+        return [
+            Line(plain(name) + ", used memory" * warm, Style(theme.colors[i], MARKERS[i], warm), points(mode, warm, i))
+            for warm in (False, True)
+            for i, name in enumerate(("ours", rival))
+        ]
 
     title = f"{dtype}: bytes per second, as a share of what plain operations reach"
     alt = (
         f"Line charts, {dtype}, one per mode: bytes per second of ours and of {rival} over the number of elements, as a "
         "percentage of the bandwidth of plain operations (copy, triad; in place: scale) measured in the same rounds."
     )
-    return _picture(
-        f"{run.suite}-roof-{dtype}",
-        title,
-        alt,
-        lambda theme: panels_over_size(theme, title, panels(theme), share_scale),
-    )
+    return _over_size(path_of(run.suite, f"roof-{dtype}"), rows, title, alt, lines, share_scale)
 
 
 def step_ratios(run: Run, mode: str) -> Picture | None:
@@ -182,13 +174,7 @@ def step_ratios(run: Run, mode: str) -> Picture | None:
     alt = (
         f"Bars, {mode}: " + "; ".join(f"{name_of(row)}, {row.ours} against {row.rival}: {ratio(row)}" for row in rows) + "."
     )
-    name = f"{run.suite}-{file_name(mode)}"
-    return _picture(
-        name,
-        title,
-        alt,
-        partial(ratio_bars, title=title, groups=list(groups.items())),
-    )
+    return _picture(path_of(run.suite, mode), title, alt, lambda theme: ratio_bars(theme, title, list(groups.items())))
 
 
 def dots(run: Run, mode: str) -> Picture | None:
@@ -203,10 +189,10 @@ def dots(run: Run, mode: str) -> Picture | None:
         cases.setdefault(", ".join([row.case, *parts]), []).append(row)
 
     def draw(theme: Theme) -> Figure:
-        styles = {name: (theme.colors[i % 6], MARKERS[i % 6]) for i, name in enumerate(names)}
+        styles = {name: _style(theme, index) for index, name in enumerate(names)}
         legend = [
-            Line2D([], [], label=plain(name), color=color, marker=marker, linestyle="none", markersize=5)
-            for name, (color, marker) in styles.items()
+            Line2D([], [], label=plain(name), color=style.color, marker=style.marker, linestyle="none", markersize=5)
+            for name, style in styles.items()
         ]
         wrapped = [textwrap.wrap(plain(case), 54)[:3] or [""] for case in cases]
         total = sum(len(lines) + 1.3 for lines in wrapped)
@@ -221,18 +207,13 @@ def dots(run: Run, mode: str) -> Picture | None:
             y = write_lines(axes, theme, y, lines)
             axes.axhline(y + 0.4, color=theme.faint, linewidth=0.5, alpha=0.5)
             for row in of_case:
-                color, marker = styles[row.rival]
+                style = styles[row.rival]
                 ((_, value, low, high),) = _ratio_points([row])
-                axes.hlines(y + 0.4, low, high, color=color, linewidth=1.2)
+                axes.hlines(y + 0.4, low, high, color=style.color, linewidth=1.2)
                 axes.plot(
-                    value,
-                    y + 0.4,
-                    marker=marker,
-                    color=color,
-                    markersize=5,
-                    markeredgecolor=theme.background,
-                    markeredgewidth=0.5,
-                )
+                    value, y + 0.4, marker=style.marker, color=style.color, markersize=5,
+                    markeredgecolor=theme.background, markeredgewidth=0.5,
+                )  # fmt: skip
             y += 1.3
         axes.axvline(1, color=theme.text, linewidth=0.9)
         axes.yaxis.set_visible(False)
@@ -242,7 +223,7 @@ def dots(run: Run, mode: str) -> Picture | None:
 
     title = f"{mode}: each rival's time / ours; right of “same” ours is faster"
     alt = f"Dots, {mode}, a line per case: the time of {', '.join(names)}, each divided by ours."
-    return _picture(f"{run.suite}-{file_name(mode)}", title, alt, draw)
+    return _picture(path_of(run.suite, mode), title, alt, draw)
 
 
 def amounts(run: Run, mode: str) -> Picture | None:
@@ -283,7 +264,7 @@ def amounts(run: Run, mode: str) -> Picture | None:
         drawn.axes[0].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0%}"))
         return drawn
 
-    return _picture(f"{run.suite}-{file_name(mode)}", title, alt + ".", draw)
+    return _picture(path_of(run.suite, mode), title, alt + ".", draw)
 
 
 def _picture(name: str, title: str, alt: str, draw: Callable[..., Figure]) -> Picture:

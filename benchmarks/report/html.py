@@ -1,63 +1,106 @@
-"""`leakyrelu-bench report`: files of results as one HTML page, as PNGs, and in README."""
+"""Results as one HTML page that needs no other file and no network."""
 
 from __future__ import annotations
 
-import argparse
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-from ..results import STUDY, ResultsError, Row, Run, document, load, refuse_to_overwrite, write
-from ..study.report import document as study_document
-from ..study.report import figures as study_figures
-from ..study.report import page as study_page
-from ..study.study import Study
-from ..study.study import load as load_study
-from . import readme
-from .drawing import DARK, LIGHT, Picture, named_apart
+import jinja2
+
+from ..results import Measured, Quantiles, Row, Run
+from .drawing import DARK, LIGHT, Picture
 from .figures import pictures
-from .listing import Listing, listings
 from .markdown import where
-from .notation import NOTHING, page_faults, plain, ratio, size
-from .summary import Summary, by_rival, lost, name_of, obstacles
+from .notation import NOTHING, elements, figure, page_faults, plain, ratio, setting, unit_of_extra
+from .summary import Summary, by_rival, in_words, lost, main_results, name_of, obstacles
+from .table import Column, Table
 
 _TITLES = {
     "ops": "The op alone",
     "fused": "bias_leaky_relu: what surrounds the activation in the same pass",
-    "compile": "Small nets, eager and compiled",
     "models": "Whole models",
     "memory": "Memory",
+    "compile": "Small nets, eager and compiled",
 }
 _WORST = 8
+_WORDS = {"better": "better", "same": "same, within noise", "worse": "worse", "none": "no figures"}
+_OUTPUTS = {"fresh": "by default", "warm": "used before"}
+
+
+Drawn = tuple[str, str, str]  # a picture: light and dark data URIs, and what it shows
+
+
+class Section(Protocol):
+    """What the page knows of a section; ``template`` shows the rest. ``facts``: of the environment, by name."""
+
+    @property
+    def anchor(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def suite(self) -> str: ...
+    @property
+    def facts(self) -> Mapping[str, str]: ...
+    @property
+    def template(self) -> str: ...
 
 
 @dataclass(frozen=True)
-class _Section:
-    """One run, in the words of the page."""
+class _Case:
+    title: str
+    table: Table[Row]
+    verdicts: Sequence[str]  # of its rows
+
+
+@dataclass(frozen=True)
+class _OfRun:
+    """A section about one run."""
 
     anchor: str
     title: str
     suite: str
+    facts: Mapping[str, str]
     where: str
     interrupted: bool
-    verdict: str
-    summary: Sequence[Sequence[str]]
-    by_mode: Sequence[Sequence[str]]
+    answers: Sequence[str]
+    pictures: Sequence[Drawn]
+    summary: Table[Summary] | None
+    by_mode: Table[Summary]
     worst: Sequence[str]
     not_named: int
+    any_lost: bool
     obstacles: Sequence[str]
-    pictures: Sequence[tuple[str, str, str]]  # light and dark data URIs, and what they show
-    listings: Sequence[Listing]
+    cases: Sequence[_Case]
+    faults: tuple[str, str]  # the device, what one costs
+    template: str = field(default="report/section.html.j2", init=False)
 
 
-def _summary_cells(summary: Summary, several: bool) -> list[str]:
-    worst = f"{ratio(summary.worst)} – {name_of(summary.worst)}" if summary.worst else NOTHING
-    mean = NOTHING if math.isnan(summary.mean) else f"{summary.mean:.2f}"
-    counts = (summary.better, summary.same, summary.worse, summary.without)
-    sides = f"{summary.ours} against {summary.rival}" if several else summary.rival
-    return [plain(cell) for cell in (sides, summary.mode, mean, *counts, worst)]
+def facts(run: Measured) -> dict[str, str]:
+    """Of its environment and its arguments, by name."""
+    told = {name: setting(name, value) for name, value in run.environment.items()}
+    told |= {f"argument {name}": setting(name, value) for name, value in run.arguments.items()}
+    told["interrupted"] = "yes, rows are missing" if run.interrupted else "no"
+    return {plain(name.replace("_", " ")): plain(text) for name, text in told.items()}
+
+
+def _summary(entries: Sequence[Summary], several: bool) -> Table[Summary]:
+    return Table.filled(
+        [
+            Column("rival", lambda of: f"{of.ours} against {of.rival}" if several else of.rival, number=False),
+            Column("mode", lambda of: of.mode, number=False),
+            Column("mean ratio", lambda of: f"{of.mean:.2f}" if of.compared else NOTHING),
+            Column("better", lambda of: str(of.better)),
+            Column("same", lambda of: str(of.same)),
+            Column("worse", lambda of: str(of.worse)),
+            Column("no figures", lambda of: str(of.without)),
+            Column(
+                "lowest ratio", lambda of: f"{ratio(of.worst)} – {name_of(of.worst)}" if of.worst else NOTHING, number=False
+            ),
+        ],
+        entries,
+    )
 
 
 def _verdict(rows: Sequence[Row]) -> str:
@@ -71,94 +114,98 @@ def _verdict(rows: Sequence[Row]) -> str:
     )
 
 
-def _section(number: int, run: Run, drawn: Sequence[Picture]) -> _Section:
-    worst = lost(run.rows)
-    if not worst:  # the least won are worth as much to a reader
-        worst = sorted((row for row in run.rows if row.ratio is not None), key=lambda row: row.ratio or 0.0)[:3]
+def _spread(value: Quantiles | None, unit: str) -> str:
+    if value is None:
+        return NOTHING
+    median = figure(value.median, unit)
+    return median if value.low == value.high else f"{median} ({figure(value.low, unit)} – {figure(value.high, unit)})"
+
+
+def _columns(run: Run) -> list[Column[Row]]:
+    """What decides comes first: a phone shows three columns or four."""
     several = len({row.ours for row in run.rows}) > 1
-    seconds = all(row.unit == "seconds" for row in run.rows)
-    return _Section(
+    extras = dict.fromkeys(name for row in run.rows for name in row.extra)
+
+    def bounds(row: Row) -> str:
+        return NOTHING if row.ratio_low is None or row.ratio_high is None else f"{row.ratio_low:.2f} – {row.ratio_high:.2f}"
+
+    def extra(name: str) -> Callable[[Row], str]:
+        def pair(row: Row) -> str:
+            """Rows hold ours first; a ratio is the rival's / ours, and so is this."""
+            values = reversed(row.extra.get(name, ()))
+            return " / ".join(NOTHING if value is None else figure(value, unit_of_extra(name)) for value in values)
+
+        return pair
+
+    return [
+        Column("mode", lambda row: row.mode, number=False),
+        Column("ours", lambda row: row.ours * several, number=False),
+        Column("rival", lambda row: row.rival, number=False),
+        Column("ratio", lambda row: ratio(row).removesuffix(" (same)")),
+        Column("± noise", lambda row: f"{row.noise:.1%}" if row.noise else NOTHING),
+        Column("ours is", lambda row: _WORDS[row.verdict] + (f": {row.obstacle}" if row.obstacle else ""), number=False),
+        Column("outputs in memory", lambda row: _OUTPUTS.get(row.outputs, row.outputs), number=False),
+        Column("rival", lambda row: _spread(row.rival_value, row.unit)),
+        Column("ours", lambda row: _spread(row.ours_value, row.unit)),
+        Column("ratio of rounds", bounds),
+        *(Column(plain(name.replace("_", " ")), extra(name)) for name in extras),
+        Column("rival's version", lambda row: row.version, number=False),
+    ]
+
+
+def _cases(run: Run) -> list[_Case]:
+    """All rows, a table per case, shape, type and layout; columns that are empty in the whole run are left out."""
+    cases: dict[str, list[Row]] = {}
+    for row in run.rows:
+        parts = (row.case, elements(row.shape) if row.shape else "", row.dtype, row.layout)
+        cases.setdefault(", ".join(part for part in parts if part), []).append(row)
+    columns = Table.filled(_columns(run), run.rows).columns
+    return [_Case(plain(title), Table(columns, rows), [row.verdict for row in rows]) for title, rows in cases.items()]
+
+
+def sections(runs: Sequence[Run]) -> list[Section]:
+    """One of each, numbered."""
+    found = pictures(runs)
+    return [_section(number, run, [of for of in found if of.run is run]) for number, run in enumerate(runs, 1)]
+
+
+def drawn(found: Sequence[Picture]) -> list[Drawn]:
+    return [(picture.data_uri(LIGHT), picture.data_uri(DARK), plain(picture.alt)) for picture in found]
+
+
+def _section(number: int, run: Run, of_run: Sequence[Picture]) -> Section:
+    worst = lost(run.rows)
+    # The least won are worth as much to a reader as what is lost.
+    lowest = worst or sorted((row for row in run.rows if row.ratio is not None), key=lambda row: row.ratio or 0.0)[:3]
+    several = len({row.ours for row in run.rows}) > 1
+    seconds = all(row.unit == "seconds" for row in run.rows)  # one mean of bytes and samples says nothing
+    return _OfRun(
         f"run-{number}",
         _TITLES.get(run.suite, plain(run.suite)),
         plain(run.suite),
+        facts(run),
         plain(where(run)),
         run.interrupted,
-        _verdict(run.rows),
-        [_summary_cells(summary, several) for summary in by_rival(run)]
-        if seconds
-        else [],  # one mean of bytes and samples says nothing
-        [_summary_cells(summary, several) for summary in by_rival(run, modes=True)],
-        [plain(f"{ratio(row)}: {row.ours} against {row.rival}, {name_of(row)}") for row in worst[:_WORST]],
-        max(0, len(worst) - _WORST),
+        [*(f"{plain(in_words(entry))}." for entry in main_results(run)), _verdict(run.rows)],
+        drawn(of_run),
+        _summary(by_rival(run), several) if seconds else None,
+        _summary(by_rival(run, modes=True), several),
+        [plain(f"{ratio(row)}: {row.ours} against {row.rival}, {name_of(row)}") for row in lowest[:_WORST]],
+        max(0, len(lowest) - _WORST),
+        bool(worst),
         [
             plain(f"{sides}: {reason} ({len(rows)} row{'s' * (len(rows) > 1)}, first {name_of(rows[0])})")
             for reason, (sides, rows) in obstacles(run.rows).items()
         ],
-        [(picture.data_uri(LIGHT), picture.data_uri(DARK), picture.alt) for picture in drawn],
-        listings(run),
+        _cases(run),
+        (plain(run.environment.get("device")), page_faults(run.environment)),
     )
 
 
-def _written(name: str, value: Any) -> str:
-    if value is None:
-        return "unknown"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, dict):
-        return "; ".join(f"{key}={_written('', entry)}" for key, entry in value.items()) or "none"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_written("", entry) for entry in value) or "none"
-    if name.endswith("_bytes") and isinstance(value, (int, float)):
-        return size(value)
-    if name.endswith("fault_seconds") and isinstance(value, (int, float)):
-        return f"{value * 1e6:.3g} µs"
-    return str(value)
-
-
-def _benches(runs: Sequence[Run | Study]) -> list[Run]:
-    return [run for run in runs if isinstance(run, Run)]
-
-
-def _studies(runs: Sequence[Run | Study]) -> list[Study]:
-    return [run for run in runs if isinstance(run, Study)]
-
-
-def _pictures(runs: Sequence[Run | Study]) -> list[Picture]:
-    of_studies = [picture for study in _studies(runs) for picture in study_figures.pictures(study)]
-    return named_apart([*pictures(_benches(runs)), *of_studies])
-
-
-def _facts(run: Run | Study) -> dict[str, str]:
-    facts = {name: plain(_written(name, value)) for name, value in run.environment.items()}
-    facts |= {f"argument {name}": plain(_written(name, value)) for name, value in run.arguments.items()}
-    facts["interrupted"] = "yes, rows are missing" if run.interrupted else "no"
-    return {plain(name.replace("_", " ")): fact for name, fact in facts.items()}
-
-
-def _environment(runs: Sequence[Run | Study]) -> tuple[list[tuple[str, str]], list[tuple[str, list[str]]]]:
-    """What is the same in all runs, and what is not, with a cell for each run."""
-    facts = [_facts(run) for run in runs]
-    same, differing = [], []
-    for name in dict.fromkeys(name for of_run in facts for name in of_run):
-        cells = [of_run.get(name, NOTHING) for of_run in facts]
-        if len(set(cells)) == 1:
-            same.append((name, cells[0]))
-        else:
-            differing.append((name, cells))
-    return same, differing
-
-
-def page(runs: Sequence[Run | Study]) -> str:
-    """One HTML page about ``runs``, studies last, that needs no other file and no network."""
-    import jinja2
-
-    benches, studies = _benches(runs), _studies(runs)
-    drawn = pictures(benches)
-    sections = []
-    for number, run in enumerate(benches, 1):
-        sections.append(_section(number, run, [picture for picture in drawn if picture.run is run]))
-    of_studies = [study_page.section(number, study) for number, study in enumerate(studies, len(benches) + 1)]
-    same, differing = _environment([*benches, *studies])
+def page(of: Sequence[Section]) -> str:
+    """The page of these sections."""
+    names = dict.fromkeys(name for section in of for name in section.facts)
+    told = {name: [section.facts.get(name, NOTHING) for section in of] for name in names}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parents[1], encoding="utf-8"),
         autoescape=True,
@@ -166,70 +213,13 @@ def page(runs: Sequence[Run | Study]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    template = environment.get_template("report/report.html.j2")
-    faults = {plain(run.environment.get("device")): cost for run in benches if (cost := page_faults(run.environment))}
-    return template.render(sections=sections, studies=of_studies, same=same, differing=differing, faults=faults) + "\n"
-
-
-def write_html(runs: Sequence[Run | Study], path: Path) -> None:
-    """Writes the page about ``runs``, over what is there.
-
-    Raises:
-        ResultsError: the file cannot be written.
-    """
-    write(path, page(runs))
-
-
-def write_pngs(runs: Sequence[Run | Study], folder: Path) -> list[Path]:
-    """Writes every figure, light, into ``folder``, which is made if it is not there. Returns the files.
-
-    Raises:
-        ResultsError: a file or the folder cannot be written.
-    """
-    written = []
-    try:
-        folder.mkdir(exist_ok=True)
-        for picture in _pictures(runs):
-            path = folder / f"{picture.name}.png"
-            write(path, picture.png(LIGHT))
-            written.append(path)
-    except OSError as error:
-        raise ResultsError(f"{error.filename or folder}: {error.strerror or error}") from error
-    return written
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Writes what is asked for, the README last.
-
-    Raises:
-        ResultsError: a file cannot be read or written, or is there already.
-    """
-    runs = [_load(path) for path in arguments.files]
-    studies = _studies(runs)
-    if arguments.study and len(studies) != 1:
-        raise ResultsError(f"{arguments.study}: is about one study, got {len(studies)} among the files")
-    if arguments.readme:
-        readme.updated(arguments.readme, runs)  # says now what is wrong with it, before the others are written
-    refuse_to_overwrite([arguments.html, arguments.study], arguments.force)
-    if arguments.png and arguments.png.is_dir():
-        refuse_to_overwrite([arguments.png / f"{picture.name}.png" for picture in _pictures(runs)], arguments.force)
-    elif arguments.png:
-        refuse_to_overwrite([arguments.png], force=False)
-    written = []
-    if arguments.html:
-        write_html(runs, arguments.html)
-        written.append(arguments.html)
-    if arguments.png:
-        written += write_pngs(runs, arguments.png)
-    if arguments.study:
-        study_document.save(studies[0], arguments.study, arguments.png)
-        written.append(arguments.study)
-    if arguments.readme:
-        readme.update(arguments.readme, runs)
-        written.append(arguments.readme)
-    print("\n".join(map(str, written)))
-    return 0
-
-
-def _load(path: Path) -> Run | Study:
-    return load_study(path) if document(path).get("suite") == STUDY else load(path)
+    return (
+        environment.get_template("report/report.html.j2").render(
+            sections=of,
+            benches=[section for section in of if isinstance(section, _OfRun)],
+            same=[(name, cells[0]) for name, cells in told.items() if len(set(cells)) == 1],
+            differing=[(name, cells) for name, cells in told.items() if len(set(cells)) > 1],
+            faults=dict(section.faults for section in of if isinstance(section, _OfRun) and section.faults[1]),
+        )
+        + "\n"
+    )

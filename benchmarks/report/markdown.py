@@ -5,16 +5,16 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
-from ..results import Run
+from ..results import Measured
 from .notation import page_faults, plain
+from .table import Column, Table
 
-if TYPE_CHECKING:
-    from ..study.study import Study
+T = TypeVar("T")
 
 
-def where(run: Run | Study) -> str:
+def where(run: Measured) -> str:
     """When, on what and with what ``run`` was measured, in a line; what its file does not say is left out."""
     facts = run.environment
 
@@ -47,3 +47,10 @@ def table(headings: Sequence[str], lines: Iterable[Sequence[str]], texts: int) -
     rule = "|" + "---|" * texts + "--:|" * (len(headings) - texts)
     written = ["| " + " | ".join(cells) + " |" for cells in ([text(heading) for heading in headings], *lines)]
     return "\n".join([written[0], rule, *written[1:]])
+
+
+def of(columns: Sequence[Column[T]], entries: Sequence[T]) -> str:
+    """A table without columns that say nothing; those of texts come first."""
+    filled = Table.filled(columns, entries)
+    rows = [list(map(text, cells)) for cells in filled.rows]
+    return table([column.heading for column in filled.columns], rows, sum(not column.number for column in filled.columns))

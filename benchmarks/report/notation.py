@@ -70,3 +70,20 @@ def page_faults(environment: Mapping[str, Any]) -> str:
     if not isinstance(small, float):
         return ""
     return f"{seconds(small)} (4 KiB)" + (f" and {seconds(huge)} (2 MiB)" if isinstance(huge, float) else "")
+
+
+def setting(name: str, value: Any) -> str:
+    """A fact of the environment or an argument."""
+    if value is None:
+        return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return "; ".join(f"{key}={setting('', entry)}" for key, entry in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(setting("", entry) for entry in value) or "none"
+    if name.endswith("_bytes") and isinstance(value, (int, float)):
+        return size(value)
+    if name.endswith("fault_seconds") and isinstance(value, (int, float)):
+        return f"{value * 1e6:.3g} µs"
+    return str(value)

@@ -21,10 +21,17 @@ class Column(Generic[T]):
     verdict: Callable[[T], str] | None = None
 
 
-def filled(columns: Sequence[Column[T]], entries: Sequence[T]) -> list[Column[T]]:
-    """Without those that say nothing of any entry."""
-    return [column for column in columns if any(column.cell(entry) not in ("", NOTHING) for entry in entries)]
+@dataclass(frozen=True)
+class Table(Generic[T]):
+    columns: Sequence[Column[T]]
+    entries: Sequence[T]
 
+    @classmethod
+    def filled(cls, columns: Sequence[Column[T]], entries: Sequence[T]) -> Table[T]:
+        """Without columns that say nothing of any entry."""
+        told = [column for column in columns if any(column.cell(entry) not in ("", NOTHING) for entry in entries)]
+        return cls(told, entries)
 
-def cells(columns: Sequence[Column[T]], entries: Sequence[T]) -> list[list[str]]:
-    return [[plain(column.cell(entry)) for column in columns] for entry in entries]
+    @property
+    def rows(self) -> list[list[str]]:
+        return [[plain(column.cell(entry)) for column in self.columns] for entry in self.entries]

@@ -13,7 +13,7 @@ from rich.text import Text
 from ..results import Row, Run
 from .notation import NOTHING, figure, page_faults, plain, ratio, size
 from .summary import Summary, baseline, by_rival, in_words, less, lost, main_pairs, main_results, name_of, obstacles
-from .table import Column, cells, filled
+from .table import Column, Table
 
 T = TypeVar("T")
 Line = Sequence[Row]  # of one contest and one of ours: a row for each rival
@@ -50,11 +50,11 @@ def table(
     too long, the group stands above its entries. If that is not enough, there are several tables, or, if they may not
     ``split``, more keys stand above.
     """
-    keys, values = filled(keys, entries), filled(values, entries)
+    keys, values = (Table.filled(columns, entries).columns for columns in (keys, values))
     same = [key for key in keys if len({key.cell(entry) for entry in entries}) == 1]
     title = ", ".join([title, *(plain(key.cell(entries[0])) for key in same)])
     columns = [*(key for key in keys if key not in same), *values]
-    rows = cells(columns, entries)
+    rows = Table(columns, entries).rows
     lengths = [max(len(text) for text in texts) for texts in zip([column.heading for column in columns], *rows, strict=True)]
     first = len(columns) - len(values)
 
@@ -178,8 +178,8 @@ def _tables(run: Run, width: int, wide: bool) -> Iterator[Text]:
 
         rivals = list(dict.fromkeys(row.rival for row in run.rows if row.ours == ours))
         others = [name for name in rivals if name != rival]
-        against = [_ratio(name, lambda line, name=name: _of(line, name)) for name in others]  # type: ignore[misc]
-        values = [Column(ours, _ours), Column(rival, theirs), _ratio("ratio", main)]
+        against = [_ratio(plain(name), lambda line, name=name: _of(line, name)) for name in others]  # type: ignore[misc]
+        values = [Column(plain(ours), _ours), Column(plain(rival), theirs), _ratio("ratio", main)]
         if wide:
             extras = [_extra(*extra, main) for extra in _EXTRAS]
             noise = Column[Line]("noise", lambda line: _noise(line, lambda line: line))

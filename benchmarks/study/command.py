@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from ..measure import environment
-from ..results import ResultsError, refuse_to_overwrite
+from ..results import ResultsError, refuse_to_overwrite, write
 from . import study
 from .claims import arms, cost
 from .claims.judging import study_of
@@ -165,6 +165,7 @@ def _save(found: Study, json: Path | None, html: Path | None) -> None:
     if json:
         study.save(found, json)
     if html:
-        from ..report import html as report
+        from ..report.html import page
+        from .report.page import section
 
-        report.write_html([found], html)
+        write(html, page([section(1, found)]))

@@ -1,4 +1,4 @@
-"""The report and README's sections say what the rows say, whatever those hold, and render in a browser."""
+"""Page, document and README's block say what the rows say, whatever those hold; the page renders in a browser."""
 
 import dataclasses
 import html
@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("matplotlib")
-from leakyrelu_bench import cli
+from leakyrelu_bench import cli, publish
 from leakyrelu_bench.measure import scoring
 from leakyrelu_bench.report import figures, notation, readme, summary
-from leakyrelu_bench.report import html as report
+from leakyrelu_bench.report.drawing import DARK, LIGHT
 from leakyrelu_bench.results import Quantiles, ResultsError, Roof, Row, Run, save
 
 from browser_page import browser as browser  # the fixture
@@ -242,19 +242,33 @@ def odd_runs():
 
 
 @pytest.mark.parametrize("runs", odd_runs().values(), ids=odd_runs())
-def test_any_run_gives_a_page_and_a_section(runs):
-    page = report.page(runs)
+def test_any_run_gives_a_page_a_document_and_a_block(runs):
+    page = publish.page(runs)
     assert "<script" not in page
     page.encode("utf-8")
     assert page.count("<section id=") == len(runs) + 2
-    for section in readme.render(runs).values():
-        assert "<!--" not in section
-        assert "<script" not in section
+    document = publish.results(runs, "results")
+    assert document.count("\n## ") == len({run.suite for run in runs})
+    for text in (document.split("-->", 1)[1], readme.block(runs, "docs/results")):
+        assert "<!--" not in text
+        assert "<script" not in text
+        text.encode("utf-8")
+
+
+def test_the_op_comes_first_and_each_section_opens_with_its_answer_and_its_figures():
+    page = publish.page(list(reversed(example_runs())))
+    sections = page.split("<section id=")[1:]
+    order = [re.search(r'<p class="quiet">leakyrelu-bench (\w+),', section) for section in sections]
+    assert [found[1] for found in order if found] == ["ops", "fused", "models", "memory", "compile"]
+    for section in sections[:5]:
+        verdict, figure, table = (section.index(part) for part in ('<p class="verdict">', "<picture>", "<table>"))
+        assert verdict < figure < table
+        assert re.search(r"times (as fast as|better than) ", section[verdict:figure])
 
 
 def test_the_page_holds_every_row_and_every_fact():
     runs = example_runs()
-    page = report.page(runs)
+    page = publish.page(runs)
     assert page.count('<tr class="') == sum(len(run.rows) for run in runs)
     text = html.unescape(page)
     for row in runs[0].rows[::97]:
@@ -281,7 +295,7 @@ def test_the_page_holds_every_row_and_every_fact():
 def test_the_page_names_the_worst_rows():
     run = ops_run(random.Random(0))
     lowest = min((row for row in run.rows if row.verdict == "worse"), key=lambda row: row.ratio)
-    text = html.unescape(report.page([run]))
+    text = html.unescape(publish.page([run]))
     assert f"{lowest.ratio:.2f}: ours against {lowest.rival}, {lowest.case}" in text
     assert f"worse in {sum(row.verdict == 'worse' for row in run.rows)}," in text
 
@@ -337,10 +351,10 @@ def test_figures_are_written_with_their_units(value, unit, written):
 def test_pictures_are_the_same_every_time_and_named_apart():
     run = compile_run(random.Random(0))
     drawn = figures.pictures([run, run])
-    assert [picture.name for picture in drawn] == ["compile-training-step", "compile-training-step-2"]
-    assert drawn[0].svg(report.DARK) == drawn[1].svg(report.DARK)
-    assert drawn[0].png(report.LIGHT) == drawn[1].png(report.LIGHT)
-    assert drawn[0].svg(report.LIGHT) != drawn[0].svg(report.DARK)
+    assert [picture.name for picture in drawn] == ["compile/training-step", "compile/training-step-2"]
+    assert drawn[0].svg(DARK) == drawn[1].svg(DARK)
+    assert drawn[0].png(LIGHT) == drawn[1].png(LIGHT)
+    assert drawn[0].svg(LIGHT) != drawn[0].svg(DARK)
 
 
 def files_of(runs, folder):
@@ -356,16 +370,19 @@ def call(*arguments):
 
 def test_the_command_writes_what_it_is_asked_for(tmp_path, capsys):
     files = files_of(example_runs(), tmp_path)
+    docs = tmp_path / "docs"
+    docs.mkdir()
     target = tmp_path / "README.md"
-    markers = ("results", "fused", "compile", "models", "memory")
-    target.write_text("A\n" + "".join(f"<!-- {name}: begin -->\nold\n<!-- {name}: end -->\n" for name in markers) + "Z\n")
-    wanted = ("--html", tmp_path / "r.html", "--png", tmp_path / "png", "--readme", target)
+    target.write_text("A\n<!-- results: begin -->\nold\n<!-- results: end -->\nZ\n")
+    wanted = ("--html", tmp_path / "r.html", "--png", docs / "png", "--results", docs / "results.md", "--readme", target)
     assert call(*files, *wanted) == 0
     written = capsys.readouterr().out.splitlines()
     assert all(Path(path).stat().st_size for path in written)
-    for image in re.findall(r'src="docs/results/([^"]+)"', target.read_text()):
-        assert (tmp_path / "png" / image).exists()
-    for again in (("--html", tmp_path / "r.html"), ("--png", tmp_path / "png")):
+    for document in (target, docs / "results.md"):
+        images = re.findall(r'src="([^"]+)"', document.read_text())
+        assert images
+        assert all((document.parent / image).exists() for image in images)
+    for again in (wanted[:2], wanted[2:4], wanted[4:6]):
         assert call(*files, *again) == 2
         assert "--force" in capsys.readouterr().err
     assert call(*files, *wanted, "--force") == 0
@@ -379,7 +396,8 @@ def test_the_command_writes_what_it_is_asked_for(tmp_path, capsys):
         (["--png", "0.json"], "0.json"),
         (["--png", "absent/png"], "no directory"),
         (["--readme", "absent.md"], "absent.md"),
-        (["--readme", "0.json"], "<!-- fused: begin -->"),
+        (["--readme", "0.json"], "<!-- results: begin -->"),
+        (["--results", "absent/r.md"], "no directory"),
         (["absent.json", "--html", "r.html"], "absent.json"),
     ],
 )
@@ -399,57 +417,72 @@ def test_without_an_output_it_says_which_there_are(tmp_path, capsys):
         call(tmp_path / "0.json")
     assert stopped.value.code == 2
     message = capsys.readouterr().err
-    assert all(option in message for option in ("--html", "--png", "--readme"))
+    assert all(option in message for option in ("--html", "--png", "--results", "--readme"))
 
 
 def test_readme_is_rewritten_between_its_markers_only(tmp_path):
     path = tmp_path / "README.md"
     path.write_text("before\n<!-- results: begin -->\nold | table\n<!-- results: end -->\nafter\n")
-    runs = example_runs()[:1]
-    assert not readme.check(path, runs)
-    readme.update(path, runs)
+    (file,) = files_of(example_runs()[:1], tmp_path)
+    assert call(file, "--readme", path) == 0
     once = path.read_text()
-    assert readme.check(path, runs)
-    readme.update(path, runs)
+    assert call(file, "--readme", path) == 0
     assert path.read_text() == once
-    assert once.startswith("before\n<!-- results: begin -->\n`leakyrelu-bench ops`, 2026-11-26, AMD EPYC 9B14, 2 threads")
+    assert once.startswith("before\n<!-- results: begin -->\n| what |")
+    assert "2026-11-26, AMD EPYC 9B14, 2 threads" in once
     assert once.endswith("<!-- results: end -->\nafter\n")
     assert "old | table" not in once
-    path.write_text(once.replace("4.60", "9.60"))
-    assert not readme.check(path, runs)
 
 
-def test_readme_says_what_is_within_the_noise_and_what_is_lost():
+def test_readme_has_telling_results_each_with_its_command():
+    runs = example_runs()
+    block = readme.block(runs, "docs/results")
+    against = [row for row in runs[0].rows if row.rival == "built-in"]
+    (line,) = [line for line in block.splitlines() if line.startswith("| the op, geometric mean")]
+    assert f"of {len(against)} comparisons" in line
+    assert f"| {summary.geometric_mean(row.ratio for row in against):.2f} | `leakyrelu-bench ops` |" in line
+    same, worse = (sum(row.verdict == verdict for row in against) for verdict in ("same", "worse"))
+    assert f"({same} the same within the noise, {worse} slower)" in line
+    wanted = ("noise, 2^20", "bfloat16", "forward", "fresh")
+    (row,) = [row for row in against if (row.case, row.dtype, row.mode, row.outputs) == wanted]
+    assert f"| {notation.ratio(row)} | `leakyrelu-bench ops --only 2^20 --dtype bfloat16` |" in block
+    assert "| `leakyrelu-bench fused` |" in block
+    assert "| `leakyrelu-bench models` |" in block
+    assert "Steps of whole models: " in block
+    assert block.count("<img ") == 1
+
+
+def test_the_document_says_what_is_within_the_noise_and_what_is_lost():
     run = ops_run(random.Random(0))
-    section = readme.render([run])["results"]
+    text = publish.results([run], "results")
     wanted = ("noise, 2^6", "float32", "in place", "fresh", "built-in")
     of_run = next(
         row for row in run.rows
         if (row.case, row.dtype, row.mode, row.outputs, row.rival) == wanted
     )  # fmt: skip
     assert of_run.verdict == "same"
-    (line,) = [line for line in section.splitlines() if line.startswith("| noise, 2^6 | float32 |")]
+    (line,) = [line for line in text.splitlines() if line.startswith("| noise, 2^6 | float32 |")]
     assert f"{of_run.ratio:.2f} (same)" in line
     against = [row for row in run.rows if row.rival == "built-in"]
-    assert f"geometric mean of all {len(against)} ratios" in section
-    assert f"worst {min(row.ratio for row in against):.2f}" in section
-    assert "NumPy has no bfloat16" in section
-    assert "x\\[:, :, ::2\\]" in section
+    assert f"geometric mean of all {len(against)} ratios" in text
+    assert f"worst {min(row.ratio for row in against):.2f}" in text
+    assert "NumPy has no bfloat16" in text
+    assert "x\\[:, :, ::2\\]" in text
 
 
 def test_a_second_run_of_a_suite_is_summed_up_too():
-    runs = [fused_run(random.Random(0)), fused_run(random.Random(1))]
-    section = readme.render(runs)["fused"]
-    assert section.count("geometric mean of all 14 ratios") == 2
-    assert section.count("|---|") == 1
+    text = publish.results([fused_run(random.Random(0)), fused_run(random.Random(1))], "results")
+    assert text.count("geometric mean of all 14 ratios") == 2
+    assert text.count("|---|") == 1
 
 
 def test_tables_have_as_many_cells_as_headings():
     for runs in (example_runs(), hostile_runs()):
-        for section in readme.render(runs).values():
-            lines = [re.sub(r"\\.", "", line) for line in section.splitlines() if line.startswith("|")]
-            assert lines
-            assert len({line.count("|") for line in lines}) == 1
+        for text in (publish.results(runs, "results"), readme.block(runs, "docs/results")):
+            tables = re.findall(r"(?:^\|.*\n)+", re.sub(r"\\.", "", text), re.M)
+            assert tables or runs[0].suite != "ops"
+            for table in tables:
+                assert len({line.count("|") for line in table.splitlines()}) == 1
 
 
 def test_absent_markers_are_named(tmp_path):
@@ -457,27 +490,27 @@ def test_absent_markers_are_named(tmp_path):
     text = "<!-- results: end -->\n<!-- results: begin -->\n"
     path.write_text(text)
     with pytest.raises(ResultsError) as refused:
-        readme.update(path, example_runs()[:2])
+        readme.updated(path, example_runs()[:2], "docs/results")
     assert "README.md" in str(refused.value)
     assert "<!-- results: begin -->" in str(refused.value)
-    assert "<!-- fused: end -->" in str(refused.value)
+    assert "<!-- results: end -->" in str(refused.value)
     assert path.read_text() == text
 
 
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
-    report.write_html(example_runs(), path)
+    path.write_text(publish.page(example_runs()))
     return path
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(360, 800), (1280, 900)])
 def test_the_page_in_a_browser(browser, page_file, width, height, scheme):
-    check_page(browser, page_file, figures.pictures(example_runs()), width, height, scheme)
+    check_page(browser, page_file, publish.pictures(example_runs()), width, height, scheme)
 
 
 def test_hostile_names_run_nothing_in_a_browser(browser, tmp_path):
     path = tmp_path / "hostile.html"
-    report.write_html(hostile_runs(), path)
+    path.write_text(publish.page(hostile_runs()))
     check_that_nothing_runs(browser, path)

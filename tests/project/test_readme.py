@@ -39,19 +39,29 @@ def test_example_runs():
 def test_the_figures_are_those_of_the_files_of_results():
     pytest.importorskip("matplotlib")
     pytest.importorskip("scipy")
-    from leakyrelu_bench import results
+    from leakyrelu_bench import publish, results
     from leakyrelu_bench.report import readme
     from leakyrelu_bench.study import study
     from leakyrelu_bench.study.report import document
 
-    folder = Path(__file__).parents[2] / "docs" / "results"
-    runs = [results.load(folder / f"{suite}.json") for suite in ("ops", "fused", "compile", "models", "memory")]
-    runs.append(study.load(folder / "train.json"))
-    assert readme.check(folder.parent.parent / "README.md", runs)
-    assert not any(run.interrupted for run in runs)
-    assert (folder.parent / "study.md").read_text() == document.render(runs[-1], "results")
-    for picture in re.findall(r'src="(docs/results/[^"]+)"', README):
-        assert (folder.parent.parent / picture).exists()
+    docs = Path(__file__).parents[2] / "docs"
+    runs = [results.load(docs / "results" / f"{suite}.json") for suite in ("ops", "fused", "compile", "models", "memory")]
+    trained = study.load(docs / "results" / "train.json")
+    assert readme.updated(docs.parent / "README.md", runs, "docs/results") == README
+    assert (docs / "results.md").read_text() == publish.results([*runs, trained], "results")
+    assert (docs / "study.md").read_text() == document.render(trained, "results")
+    assert not any(run.interrupted for run in (*runs, trained))
+    pages = [docs.parent / "README.md", docs / "results.md", docs / "study.md"]
+    shown = {
+        (page.parent / path).resolve() for page in pages for path in re.findall(r'src="([^"]+\.png)"', page.read_text())
+    }
+    assert shown
+    assert all(picture.is_file() for picture in shown)
+
+
+def test_no_folder_of_results_has_more_than_16_files():
+    folders = [path for path in (Path(__file__).parents[2] / "docs").rglob("*") if path.is_dir()]
+    assert all(sum(path.is_file() for path in folder.iterdir()) <= 16 for folder in folders)
 
 
 def test_the_two_commands_come_first():

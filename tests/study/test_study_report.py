@@ -16,9 +16,7 @@ pytest.importorskip("pydantic")
 pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
-from leakyrelu_bench import cli, results
-from leakyrelu_bench.report import html as report
-from leakyrelu_bench.report import readme
+from leakyrelu_bench import cli, publish, results
 from leakyrelu_bench.report.drawing import DARK, LIGHT
 from leakyrelu_bench.study import study
 from leakyrelu_bench.study.claims.effects import VERDICTS, Effect
@@ -205,22 +203,22 @@ def test_every_claim_has_the_figures_that_suit_it():
     names = [picture.name for picture in figures.pictures(of_claims())]
     assert len(set(names)) == len(names)
     for name in (
-        "train-dying-relu-effects",
-        "train-dying-relu-dead-digits",
-        "train-convergence-effects",
-        "train-convergence-2-effects",
-        "train-convergence-curves-reuters-r8",
-        "train-vanishing-gradients-gradients-digits",
-        "train-initialisation-curves-digits",
-        "train-slope-scores",
-        "train-regularisation-curves-japanese-vowels",
-        "train-optimiser-effects",
-        "train-domains-effects",
-        "train-cost-steps",
+        "train/dying-relu/effects",
+        "train/dying-relu/dead-digits",
+        "train/convergence/effects",
+        "train/convergence/effects-2",
+        "train/convergence/curves-reuters-r8",
+        "train/vanishing-gradients/gradients-digits",
+        "train/initialisation/curves-digits",
+        "train/slope/scores",
+        "train/regularisation/curves-japanese-vowels",
+        "train/optimiser/effects",
+        "train/domains/effects",
+        "train/cost/steps",
     ):
         assert name in names
     assert len(names) < 30
-    assert [picture.name for picture in figures.pictures(of_grid())] == ["train-grid-curves-digits"]
+    assert [picture.name for picture in figures.pictures(of_grid())] == ["train/grid/curves-digits"]
 
 
 def test_a_function_has_the_same_colour_in_every_figure():
@@ -250,7 +248,7 @@ def test_a_run_that_stopped_keeps_its_last_value():
 def test_whatever_a_study_holds_is_drawn(name, theme):
     for picture in figures.pictures(odd(name)):
         assert picture.svg(theme)
-        assert re.fullmatch(r"train-[a-z0-9-]+", picture.name)
+        assert re.fullmatch(r"train/[a-z0-9-]+/[a-z0-9-]+", picture.name)
         assert picture.alt
 
 
@@ -312,7 +310,7 @@ def test_the_document_holds_every_claim(tmp_path):
 
 @pytest.mark.parametrize("name", ODD)
 def test_any_study_gives_a_document_and_a_section(name):
-    for text in (document.render(odd(name), "results"), document.of_readme(odd(name), "results")):
+    for text in (document.render(odd(name), "results"), document.overview(odd(name), "results")):
         assert "<script" not in text
         assert text.count("<!--") == ("study instead" in text)
         text.encode("utf-8")
@@ -351,7 +349,7 @@ def test_the_command_writes_what_it_is_asked_for(tmp_path, files, capsys):
     images = re.findall(r'src="([^"]+)"', text)
     assert images
     assert all((tmp_path / image).exists() for image in images)
-    assert (tmp_path / "png" / "fused-forward.png").exists()
+    assert (tmp_path / "png" / "fused" / "forward.png").exists()
     for again in (wanted[:2], wanted[2:4], wanted[4:]):
         assert call(*files, *again) == 2
         assert "--force" in capsys.readouterr().err
@@ -363,7 +361,7 @@ def test_the_command_writes_what_it_is_asked_for(tmp_path, files, capsys):
 
 def test_two_studies_have_figures_of_their_own(tmp_path, files):
     assert call(files[1], files[1], "--png", tmp_path / "png") == 0
-    assert {path.name for path in (tmp_path / "png").iterdir()} >= {"train-cost-steps.png", "train-cost-steps-2.png"}
+    assert {path.name for path in (tmp_path / "png" / "train" / "cost").iterdir()} == {"steps.png", "steps-2.png"}
 
 
 @pytest.mark.parametrize("number", [0, 2])
@@ -376,14 +374,13 @@ def test_the_document_is_about_one_study(number, tmp_path, files, capsys):
     assert not (tmp_path / "study.md").exists()
 
 
-def test_readme_has_a_section_of_the_study(tmp_path, files):
-    path = tmp_path / "README.md"
-    path.write_text("A\n<!-- fused: begin -->\n<!-- fused: end -->\n<!-- train: begin -->\nold\n<!-- train: end -->\nZ\n")
-    assert call(*files, "--readme", path) == 0
-    section = path.read_text().split("<!-- train: begin -->\n")[1]
+def test_the_page_of_results_has_a_section_of_the_study(tmp_path, files):
+    path = tmp_path / "results.md"
+    assert call(*files, "--results", path) == 0
+    section = path.read_text().split("\n## ")[-1]
+    assert section.startswith("Trainings")
     assert "| ReLU units die during training, Leaky ReLU's do not. | supported |" in section
-    assert section.endswith("<!-- train: end -->\nZ\n")
-    assert set(readme.render([of_grid()])) == {"train"}
+    assert "[study.md](study.md)" in section
 
 
 # --- the page
@@ -392,7 +389,7 @@ def test_readme_has_a_section_of_the_study(tmp_path, files):
 @pytest.mark.parametrize("name", ODD)
 def test_any_study_gives_a_page(name):
     of = odd(name)
-    page = report.page([*example_runs()[1:2], of, of])
+    page = publish.page([*example_runs()[1:2], of, of])
     assert "<script" not in page
     assert page.count("<section id=") == 3 + 2
     assert page.count("This study was interrupted") == 2 * of.interrupted
@@ -401,7 +398,7 @@ def test_any_study_gives_a_page(name):
 
 def test_the_page_holds_every_claim_and_row():
     of = of_claims()
-    page = report.page([of])
+    page = publish.page([of])
     text = html.unescape(page)
     rows = {"|".join(re.findall(r"<td[^>]*>(.*?)</td>", row)) for row in text.split("<tr")}
     for claim in of.claims:
@@ -418,7 +415,7 @@ def test_the_page_holds_every_claim_and_row():
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "study.html"
-    report.write_html([of_claims()], path)
+    path.write_text(publish.page([of_claims()]))
     return path
 
 
@@ -448,5 +445,5 @@ def test_the_page_in_a_browser(browser, page_file, width, height, scheme):
 
 def test_hostile_names_run_nothing_in_a_browser(browser, tmp_path):
     path = tmp_path / "hostile.html"
-    report.write_html([hostile()], path)
+    path.write_text(publish.page([hostile()]))
     check_that_nothing_runs(browser, path)

@@ -170,8 +170,8 @@ def render(study: Study, folder: str | None) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def of_readme(study: Study, folder: str) -> str:
-    """README's section: the claims, and the figures of the first of them."""
+def overview(study: Study, folder: str) -> str:
+    """For the page of results: the claims, and the figures of the first of them."""
     head = f"`leakyrelu-bench train {_call(study)}`, {markdown_text(where(study))}.\n\n"
     return head + summary(study) + "\n" + "".join(_images(of_claim(study, claim)[:2], folder) for claim in study.claims[:1])
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from ...report.drawing import MARKERS, Line, Picture, Style, Theme, named_apart
+from ...report.drawing import MARKERS, Line, Picture, Style, Theme, named_apart, path_of
 from ..claims.effects import Effect
 from ..study import ArmResult, ClaimResult, Study
 from ..training.configuration import DEFAULT_SLOPE
@@ -135,7 +135,7 @@ def _curves(study: Study, name: str, dataset: str, arms: Sequence[ArmResult]) ->
 
     note = f"{_SEEDS} {_STOPPED}"
     return Picture(
-        f"train-{name}-curves-{dataset}",
+        path_of("train", name, f"curves-{dataset}"),
         title,
         alt,
         lambda theme: panels(theme, title, draw(theme), note, _integers),
@@ -170,7 +170,7 @@ def _dead(study: Study, name: str, dataset: str, arms: Sequence[ArmResult]) -> P
         return [Panel(how, _lines(theme, lines, styles), _share) for how, lines in circumstances.items()]
 
     return Picture(
-        f"train-{name}-dead-{dataset}",
+        path_of("train", name, f"dead-{dataset}"),
         title,
         alt,
         lambda theme: panels(theme, title, draw(theme), note, _integers),
@@ -205,7 +205,7 @@ def _flow(study: Study, name: str, dataset: str, arms: Sequence[ArmResult]) -> P
         return [Panel(when, _lines(theme, lines, styles), _powers) for when, lines in times.items()]
 
     return Picture(
-        f"train-{name}-gradients-{dataset}",
+        path_of("train", name, f"gradients-{dataset}"),
         title,
         alt,
         lambda theme: panels(theme, title, draw(theme), note, _integers),
@@ -243,10 +243,12 @@ def _slopes(name: str, arms: Sequence[ArmResult]) -> Picture | None:
         f"{what}: " + ", ".join(f"{x:g}: {y:.1f}" for x, y, *_ in sorted(points)) for what, points in by_dataset.items()
     )
     note = "0 is ReLU, 1 is linear. Means over seeds and their 95 % intervals. Logarithmic above 0.01."
-    return Picture(f"train-{name}-scores", title, alt, lambda theme: panels(theme, title, draw(theme), note, scale))
+    return Picture(
+        path_of("train", name, "scores"), title, alt, lambda theme: panels(theme, title, draw(theme), note, scale)
+    )
 
 
-def _effects(name: str, effects: Sequence[Effect], among: Sequence[Effect]) -> Picture | None:
+def _effects(name: str, file: str, effects: Sequence[Effect], among: Sequence[Effect]) -> Picture | None:
     """Of one measure. A contrast that all have in common is said once, in the title."""
     effects = [each for each in effects if not math.isnan(each.low)]
     if not effects:
@@ -264,7 +266,7 @@ def _effects(name: str, effects: Sequence[Effect], among: Sequence[Effect]) -> P
         f"{dataset} {row.label}".strip() for dataset, rows in groups.items() for row in rows
     )
     note = f"In {effects[0].unit}; lines: 95 % intervals over seeds. Right of 0: as claimed. Grey: too little to matter."
-    return Picture(f"train-{name}-effects", title, alt, lambda theme: forest(theme, title, list(groups.items()), note))
+    return Picture(path_of("train", name, file), title, alt, lambda theme: forest(theme, title, list(groups.items()), note))
 
 
 def _costs(study: Study, name: str, claim: ClaimResult) -> Picture | None:
@@ -288,7 +290,7 @@ def _costs(study: Study, name: str, claim: ClaimResult) -> Picture | None:
             for dataset, rows in groups.items()
         ]
 
-    return Picture(f"train-{name}-steps", title, alt, lambda theme: labelled(theme, title, draw(theme), 1.0, note))
+    return Picture(path_of("train", name, "steps"), title, alt, lambda theme: labelled(theme, title, draw(theme), 1.0, note))
 
 
 def of_claim(study: Study, claim: ClaimResult) -> list[Picture]:
@@ -297,7 +299,7 @@ def of_claim(study: Study, claim: ClaimResult) -> list[Picture]:
     measures = list(dict.fromkeys(each.measure for each in claim.effects if not claim.costs))  # costs have their figure
     for number, measure in enumerate(measures, 1):
         effects = [each for each in claim.effects if each.measure == measure]
-        found.append(_effects(name + f"-{number}" * (number > 1), effects, claim.effects + claim.others))
+        found.append(_effects(name, "effects" + f"-{number}" * (number > 1), effects, claim.effects + claim.others))
     for dataset in dict.fromkeys(arm.dataset for arm in claim.arms):
         arms = [arm for arm in claim.arms if arm.dataset == dataset]
         if name == "dying-relu":

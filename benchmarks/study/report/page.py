@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...report.drawing import DARK, LIGHT, Picture
+from ...report.html import Drawn, drawn, facts
 from ...report.markdown import where
 from ...report.notation import plain
 from ..claims.effects import Effect
@@ -34,7 +34,7 @@ class Claim:
     verdict: str
     counted: str
     effects: Table
-    pictures: Sequence[tuple[str, str, str]]  # light and dark data URIs, and what they show
+    pictures: Sequence[Drawn]
     folded: Sequence[Table]
 
 
@@ -47,7 +47,9 @@ class Section:
     interrupted: bool
     claims: Sequence[Claim]
     folded: Sequence[Table]
-    pictures: Sequence[tuple[str, str, str]]
+    pictures: Sequence[Drawn]
+    facts: Mapping[str, str]
+    template: str = "study/report/study.html.j2"
 
 
 def _table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], texts: int, note: str = "") -> Table:
@@ -60,10 +62,6 @@ def _effects(title: str, effects: Sequence[Effect], among: Sequence[Effect]) -> 
 
 def _arms(arms: Sequence[ArmResult]) -> Table:
     return _table("All arms", words.ARMS, words.arms(arms), 3, words.common(arms))
-
-
-def _drawn(pictures: Sequence[Picture]) -> list[tuple[str, str, str]]:
-    return [(picture.data_uri(LIGHT), picture.data_uri(DARK), plain(picture.alt)) for picture in pictures]
 
 
 def _claim(study: Study, of: ClaimResult) -> Claim:
@@ -81,7 +79,7 @@ def _claim(study: Study, of: ClaimResult) -> Claim:
         of.verdict,
         words.counted(of.effects),
         _effects("Effects", of.effects, among),
-        _drawn(of_claim(study, of)),
+        drawn(of_claim(study, of)),
         [table for table in folded if table.rows],
     )
 
@@ -101,5 +99,6 @@ def section(number: int, study: Study) -> Section:
         study.interrupted,
         [_claim(study, claim) for claim in study.claims],
         [table for table in folded if table.rows],
-        _drawn(of_grid(study)),
+        drawn(of_grid(study)),
+        facts(study),
     )
