@@ -78,86 +78,71 @@ def _amount(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-# What some suites have, beside what all have.
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "--seconds": {
-        "type": _within(float, 0.001, 3600.0),
-        "help": "per case and mode, in all passes; default: by --quick, --full",
-    },
-    "--no-compile": {"action": "store_true", "help": "leave out torch.compile, and the wait for it"},
-    "--dtype": {
-        "choices": DTYPES,
-        "action": "append",
-        "help": "repeatable; default: float32, bfloat16 and, not with --quick, float16",
-    },
-    "--max-size": {"type": _within(int, 1, 2**40), "help": "leave out noise of more elements than this"},
-    "--no-peers": {"action": "store_true", "help": "leave out JAX, ONNX Runtime and NumPy"},
-    "--no-models": {"action": "store_true", "help": "only what single activations keep for the backward"},
-    "--budget": {
-        "type": _amount,
-        "metavar": "SIZE",
-        "help": "for the largest batch, such as 2GiB: parameters, gradients, inputs and what the step needs, not Python and "
-        "the libraries; default: 1 GiB, --quick 128 MiB, --full 2 GiB",
-    },
-}
-# By command: the module, which has a function plan and whose docstring explains it; a line of help; those options.
-SUITES: dict[str, tuple[ModuleType, str, tuple[str, ...]]] = {
-    "ops": (
-        ops,
-        "forward, in place, backward and both, over real activations, layouts, dtypes and sizes 2^6 … 2^26",
-        ("--seconds", "--no-compile", "--dtype", "--max-size", "--no-peers"),
-    ),
-    "fused": (
-        fused,
-        "bias_leaky_relu against the same composed from PyTorch's ops, eager and under torch.compile",
-        ("--seconds", "--no-compile"),
-    ),
-    "compile": (compiled, "training steps of small nets, eager and under torch.compile", ("--seconds",)),
-    "models": (
-        models,
-        "whole training and inference steps of published architectures",
-        ("--seconds", "--no-compile"),
-    ),
-    "memory": (
-        memory,
-        "bytes kept for the backward, the peak of a training step, the largest batch in a budget",
-        ("--no-compile", "--no-models", "--budget"),
-    ),
-}
-
-
-def _measuring(command: argparse.ArgumentParser, devices: bool, cases: bool = True) -> None:
-    """The options that all suites share; ``cases``: has some that are chosen by their names."""
-    command.add_argument(
-        "--device",
-        type=_device if devices else _cpu,
-        default=torch.device("cpu"),
-        help="cpu, cuda or cuda:N; default: cpu" if devices else "cpu: this suite has no other",
-    )
-    command.add_argument(
-        "--threads",
-        type=_within(int, 1, os.cpu_count() or 1),
-        help="default: torch's own choice" if cases else "of each run, whose rounding depends on it; default: 1",
-    )
-    how = command.add_mutually_exclusive_group()
-    how.add_argument("--quick", action="store_true", help="fewer cases, less time on each")
-    how.add_argument("--full", action="store_true", help="more passes, more time on each: for figures to publish")
-    if cases:
-        command.add_argument(
-            "--only", metavar="TEXT", default="", help="only cases with this in their names, as in the table"
-        )
-        command.add_argument("--wide", action="store_true", help="all columns in the terminal, as in a pipe or a file")
-    command.add_argument("--seed", type=_within(int, 0, 2**63 - 1), default=0, help="of weights and noise; default: 0")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write the results there, for compare and report")
-    command.add_argument("--html", type=Path, metavar="FILE", help="write them as a page that needs no network")
-    command.add_argument("--force", action="store_true", help="overwrite these files")
-
-
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def _option(name: str, **settings: Any) -> _Parser:
+    """A parser with this option alone, for others to take over."""
+    parser = _Parser(add_help=False)
+    parser.add_argument(name, **settings)
+    return parser
+
+
+_LEVEL = _Parser(add_help=False)
+_how = _LEVEL.add_mutually_exclusive_group()
+_how.add_argument("--quick", action="store_true", help="fewer cases, less time on each")
+_how.add_argument("--full", action="store_true", help="more passes, more time on each: for figures to publish")
+_CPU = torch.device("cpu")
+_DEVICE = _option("--device", type=_device, default=_CPU, help="cpu, cuda or cuda:N; default: cpu")
+_ON_CPU = _option("--device", type=_cpu, default=_CPU, help="cpu: this suite has no other")
+_COUNT = _within(int, 1, os.cpu_count() or 1)
+_THREADS = _option("--threads", type=_COUNT, help="default: torch's own choice")
+_OF_EACH_RUN = _option("--threads", type=_COUNT, help="of each run, whose rounding depends on it; default: 1")
+_ONLY = _option("--only", metavar="TEXT", default="", help="only cases with this in their names, as in the table")
+_WIDE = _option("--wide", action="store_true", help="all columns in the terminal, as in a pipe or a file")
+_RESULTS = [
+    _option("--seed", type=_within(int, 0, 2**63 - 1), default=0, help="of weights and noise; default: 0"),
+    _option("--json", type=Path, metavar="FILE", help="write the results there, for compare and report"),
+    _option("--html", type=Path, metavar="FILE", help="write them as a page that needs no network"),
+    _option("--force", action="store_true", help="overwrite these files"),
+]
+_BUDGET = """for the largest batch, such as 2GiB: parameters, gradients, inputs and what the step needs, not Python and the
+libraries; default: 1 GiB, --quick 128 MiB, --full 2 GiB"""
+# What some suites have.
+_SECONDS = _option(
+    "--seconds", type=_within(float, 0.001, 3600.0), help="per case and mode, in all passes; default: by --quick, --full"
+)
+_NO_COMPILE = _option("--no-compile", action="store_true", help="leave out torch.compile, and the wait for it")
+_OF_OPS = [
+    _option(
+        "--dtype",
+        choices=DTYPES,
+        action="append",
+        help="repeatable; default: float32, bfloat16 and, not with --quick, float16",
+    ),
+    _option("--max-size", type=_within(int, 1, 2**40), help="leave out noise of more elements than this"),
+    _option("--no-peers", action="store_true", help="leave out JAX, ONNX Runtime and NumPy"),
+]
+_OF_MEMORY = [
+    _option("--no-models", action="store_true", help="only what single activations keep for the backward"),
+    _option("--budget", type=_amount, metavar="SIZE", help=_BUDGET),
+]
+
+# By command: a module, which has a function plan and whose docstring explains it; a line of help; its own options.
+SUITES: dict[str, tuple[ModuleType, str, list[_Parser]]] = {
+    "ops": (ops, "forward, in place, backward and both, over real activations, layouts, dtypes and sizes 2^6 … 2^26",
+            [_DEVICE, _SECONDS, _NO_COMPILE, *_OF_OPS]),
+    "fused": (fused, "bias_leaky_relu against the same composed from PyTorch's ops, eager and under torch.compile",
+              [_DEVICE, _SECONDS, _NO_COMPILE]),
+    "compile": (compiled, "training steps of small nets, eager and under torch.compile", [_ON_CPU, _SECONDS]),
+    "models": (models, "whole training and inference steps of published architectures", [_DEVICE, _SECONDS, _NO_COMPILE]),
+    "memory": (memory, "bytes kept for the backward, the peak of a training step, the largest batch in a budget",
+               [_DEVICE, _NO_COMPILE, *_OF_MEMORY]),
+}  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -169,18 +154,15 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, help: str, description: str | None) -> argparse.ArgumentParser:
-        return commands.add_parser(
-            name, help=help, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+    def add(name: str, help: str, description: str | None, parents: Sequence[_Parser] = ()) -> _Parser:
+        raw = argparse.RawDescriptionHelpFormatter
+        return commands.add_parser(name, help=help, description=description, formatter_class=raw, parents=parents)
 
-    for name, (module, help, extra) in SUITES.items():
-        command = add(name, help, module.__doc__)
-        _measuring(command, devices=name != "compile")
-        for option in extra:
-            command.add_argument(option, **_OPTIONS[option])
-    train = add("train", "is it true, what is said of Leaky ReLU? Trainings on real data that decide", options.DESCRIPTION)
-    _measuring(train, devices=True, cases=False)
+    for name, (module, help, own) in SUITES.items():
+        add(name, help, module.__doc__, [_THREADS, _LEVEL, _ONLY, _WIDE, *_RESULTS, *own])
+    of_runs = [_DEVICE, _OF_EACH_RUN, _LEVEL, *_RESULTS]
+    what = "is it true, what is said of Leaky ReLU? Trainings on real data that decide"
+    train = add("train", what, options.DESCRIPTION, of_runs)
     options.add(train, lambda low, high: _within(int, low, high), lambda low, high: _within(float, low, high))
 
     compare = add(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import torch
+
+from .kernel_files import told_number
 
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]+)\s*", re.ASCII)
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def parse_bytes(text: str) -> int:
@@ -39,11 +39,10 @@ def available_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
-    meminfo = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    available = int(meminfo[1]) * 1024 if meminfo else 2**63
-    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
-    if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdigit():
+    available = told_number("/proc/meminfo", r"^MemAvailable:\s+(\d+) kB")
+    left = 2**63 if available is None else 1024 * available
+    limit, used = (told_number(f"/sys/fs/cgroup/memory.{name}", r"^(\d+)$") for name in ("max", "current"))
+    if limit is not None and used is not None:
         # What the group uses includes the page cache, which gives way.
-        cached = re.search(r"^inactive_file (\d+)$", (_CGROUP / "memory.stat").read_text(), re.MULTILINE)
-        available = min(available, int(text) - int(used.read_text()) + (int(cached[1]) if cached else 0))
-    return max(available, 0)
+        left = min(left, limit - used + (told_number("/sys/fs/cgroup/memory.stat", r"^inactive_file (\d+)$") or 0))
+    return max(left, 0)

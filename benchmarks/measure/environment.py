@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 import time
 from datetime import datetime, timezone
@@ -15,34 +14,23 @@ import torch
 
 import leakyrelu_ext
 
+from .kernel_files import told
 from .page_faults import fault_seconds
 
 # Variables that change what is measured.
 _SETTINGS = (
-    "ATEN_CPU_CAPABILITY",
-    "GLIBC_TUNABLES",
-    "LD_PRELOAD",
-    "LEAKYRELU_EXT_CPU_TIER",
-    "LEAKYRELU_EXT_HUGE_PAGES",
-    "MALLOC_ARENA_MAX",
-    "OMP_NUM_THREADS",
-    "OMP_PROC_BIND",
-    "OMP_WAIT_POLICY",
-    "THP_MEM_ALLOC_ENABLE",
-)
+    "ATEN_CPU_CAPABILITY", "GLIBC_TUNABLES", "LD_PRELOAD", "LEAKYRELU_EXT_CPU_TIER", "LEAKYRELU_EXT_HUGE_PAGES",
+    "MALLOC_ARENA_MAX", "OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE",
+)  # fmt: skip
 
 
 def cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    name = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    return name[1] if name else platform.processor() or platform.machine()
+    return told("/proc/cpuinfo", r"^model name\s*:\s*(.+)") or platform.processor() or platform.machine()
 
 
 def huge_pages() -> str:
     """The kernel's transparent-huge-page mode: always, madvise or never."""
-    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    mode = re.search(r"\[(\w+)\]", setting.read_text()) if setting.exists() else None
-    return mode[1] if mode else "unknown"
+    return told("/sys/kernel/mm/transparent_hugepage/enabled", r"\[(\w+)\]") or "unknown"
 
 
 def allocator() -> str:
@@ -50,29 +38,26 @@ def allocator() -> str:
     return os.environ.get("LD_PRELOAD") or " ".join(platform.libc_ver()).strip() or "unknown"
 
 
-def _git(*arguments: str) -> str | None:
-    """What git says of the sources that run; None where it is not there, or they are not in a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
 def commit() -> str | None:
     """Of the sources that run; None where git does not track them, as in somebody's project that has them installed."""
-    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
-        return None
-    return _git("describe", "--always", "--dirty", "--exclude=*")
+
+    def git(*arguments: str) -> str | None:
+        try:
+            command = ["git", "-C", str(Path(__file__).parent), *arguments]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return None
+
+    tracked = git("ls-files", "--error-unmatch", Path(__file__).name) is not None
+    return git("describe", "--always", "--dirty", "--exclude=*") if tracked else None
 
 
 def _busy_seconds() -> float | None:
     """Of all processes on all cores since the start of the system."""
-    stat = Path("/proc/stat")
-    if not stat.exists():
+    cpu = told("/proc/stat", r"^cpu +(.*)")
+    if cpu is None:
         return None
-    user, nice, system, _, _, irq, softirq, *_ = map(int, stat.read_text().split("\n", 1)[0].split()[1:])
+    user, nice, system, _, _, irq, softirq, *_ = map(int, cpu.split())
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 

@@ -67,19 +67,15 @@ def _jax() -> Peer:
 
 
 def _onnxruntime() -> Peer:
-    import onnx
+    import onnx.parser
     import onnxruntime as ort
-    from onnx import TensorProto, helper
 
-    elements = {torch.float32: TensorProto.FLOAT, torch.float16: TensorProto.FLOAT16, torch.bfloat16: TensorProto.BFLOAT16}
+    kinds = {torch.float32: "float", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
     def forward(x: Tensor, slope: float) -> Call:
-        infos = [helper.make_tensor_value_info(name, elements[x.dtype], list(x.shape)) for name in "xy"]
-        graph = helper.make_graph(
-            [helper.make_node("LeakyRelu", ["x"], ["y"], alpha=slope)], "leaky_relu", infos[:1], infos[1:]
-        )
-        opsets = [helper.make_opsetid("", 16)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=onnx.IR_VERSION_2023_5_5)
+        kind = f"{kinds[x.dtype]}[{','.join(map(str, x.shape))}]"
+        graph = f"leaky_relu ({kind} x) => ({kind} y) {{ y = LeakyRelu<alpha = {slope}>(x) }}"
+        model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 16]> {graph}')
         options = ort.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4
@@ -88,9 +84,10 @@ def _onnxruntime() -> Peer:
         value = ort.OrtValue.ortvalue_from_numpy(x.numpy())
         return lambda: session.run_with_ort_values(["y"], {"x": value})[0]
 
-    return Peer(
-        "ONNX Runtime", f"ONNX Runtime {ort.__version__}", forward, None, lambda value: torch.from_numpy(value.numpy())
-    )
+    def tensor(value: Any) -> Tensor:
+        return torch.from_numpy(value.numpy())
+
+    return Peer("ONNX Runtime", f"ONNX Runtime {ort.__version__}", forward, None, tensor)
 
 
 _PEERS: Mapping[str, tuple[Callable[[], Peer], tuple[str, ...]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..results import TOO_LITTLE, Quantiles, Roof, Row
 from .contest import AGAIN, COPY, SCALE, TRIAD, Seen
@@ -25,21 +25,6 @@ def _extra(seen: Seen, ours: str, rival: str) -> dict[str, tuple[float | None, f
     return {name: (mine.get(name), theirs.get(name)) for name in dict.fromkeys((*mine, *theirs))}
 
 
-@dataclass(frozen=True)
-class _Measured:
-    row: Row
-    ratios: Sequence[float]  # of the passes
-    again: Sequence[float]  # ours against itself, of the passes
-
-    @property
-    def variance(self) -> float:
-        """Of the logarithm of one pass's ratio, from how the passes differ and from how ours differs from itself."""
-        logs = [math.log(ratio) for ratio in self.ratios]
-        centre = statistics.fmean(logs)
-        squares = [(value - centre) ** 2 for value in logs] + [math.log(ratio) ** 2 for ratio in self.again]
-        return sum(squares) / (2 * len(logs) - 1)
-
-
 # A row's few passes tell little of its own noise: the suite's median row has the weight of this many more.
 PRIOR_PASSES = 3
 # Standard errors on either side. Two runs share less than the passes of one do, which are a minute apart: so it is not 1.96
@@ -48,41 +33,43 @@ COVERAGE = 4.0
 LEAST_NOISE = 0.01
 
 
-def with_noise(measured: Sequence[_Measured]) -> list[Row]:
-    """The rows, each with what its ratio may be off by: half of a 95 % interval, from the passes of that row and of all."""
-    if not measured:
-        return []
-    typical = statistics.median(entry.variance for entry in measured)
-    rows = []
-    for entry in measured:
-        passes = len(entry.ratios)
-        freedom = 2 * passes - 1
-        variance = (freedom * entry.variance + PRIOR_PASSES * typical) / (freedom + PRIOR_PASSES)
-        noise = max(LEAST_NOISE, math.expm1(COVERAGE * math.sqrt(variance / passes)))
-        rows.append(replace(entry.row, noise=noise))
-    return rows
+def _variance(ratios: Sequence[float], again: Sequence[float]) -> float:
+    """Of the logarithm of a pass's ratio: from how passes differ, and from how ours differs from itself (``again``)."""
+    logs = [math.log(ratio) for ratio in ratios]
+    centre = statistics.fmean(logs)
+    squares = [(value - centre) ** 2 for value in logs] + [math.log(ratio) ** 2 for ratio in again]
+    return sum(squares) / (2 * len(logs) - 1)
 
 
-def _row(seen: Seen, ours: str, rival: str) -> Row | _Measured:
-    row = seen.contest.row(ours, rival)
-    obstacles = seen.obstacles
+def _noise(variance: float, typical: float, passes: int) -> float:
+    """What a ratio may be off by: half of a 95 % interval, from the passes of its row and, by ``typical``, of all rows."""
+    freedom = 2 * passes - 1
+    weighted = (freedom * variance + PRIOR_PASSES * typical) / (freedom + PRIOR_PASSES)
+    return max(LEAST_NOISE, math.expm1(COVERAGE * math.sqrt(weighted / passes)))
+
+
+def _row(seen: Seen, ours: str, rival: str) -> tuple[Row, float | None]:
+    """Without its noise, but with the variance of what it was measured by."""
+    row, obstacles = seen.contest.row(ours, rival), seen.obstacles
     if obstacle := obstacles.get(ours) or obstacles.get(rival):
-        return replace(row, obstacle=obstacle)
-    ratios = seen.pass_ratios(rival, ours)
-    again = seen.pass_ratios(AGAIN, seen.contest.ours[0])
+        return replace(row, obstacle=obstacle), None
+    ratios, again = seen.pass_ratios(rival, ours), seen.pass_ratios(AGAIN, seen.contest.ours[0])
     row = replace(row, ours_value=seen.values(ours), rival_value=seen.values(rival), extra=_extra(seen, ours, rival))
     if not all(each > 0 for each in (*ratios, *again)):  # NaN is not
-        return replace(row, obstacle=TOO_LITTLE)
-    of_rounds = Quantiles.of(seen.round_ratios(rival, ours) or ratios)
-    row = replace(row, ratio=statistics.median(ratios), ratio_low=of_rounds.low, ratio_high=of_rounds.high)
-    return _Measured(row, ratios, again)
+        return replace(row, obstacle=TOO_LITTLE), None
+    rounds = Quantiles.of(seen.round_ratios(rival, ours) or ratios)
+    row = replace(row, ratio=statistics.median(ratios), ratio_low=rounds.low, ratio_high=rounds.high)
+    return row, _variance(ratios, again)
 
 
 def rows_of(all_seen: Iterable[Seen]) -> list[Row]:
     """A row for each of ours and each rival."""
-    rows = [_row(seen, ours, rival) for seen in all_seen for ours in seen.contest.ours for rival in seen.contest.rivals]
-    with_figures = iter(with_noise([row for row in rows if isinstance(row, _Measured)]))
-    return [next(with_figures) if isinstance(row, _Measured) else row for row in rows]
+    found = [(seen, ours, rival) for seen in all_seen for ours in seen.contest.ours for rival in seen.contest.rivals]
+    rows = [(*_row(*each), len(each[0].passes)) for each in found]
+    typical = statistics.median([variance for _, variance, _ in rows if variance is not None] or [0.0])
+    return [
+        row if variance is None else replace(row, noise=_noise(variance, typical, passes)) for row, variance, passes in rows
+    ]
 
 
 def roofs_of(all_seen: Iterable[Seen]) -> list[Roof]:

@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
@@ -41,26 +40,22 @@ class CallError(Exception):
         self.timed, self.error = timed, error
 
 
-class Stopwatch(Protocol):
+class Stopwatch:
+    """The host's clock."""
+
     def calls(self, per_call: float) -> int:
         """How many calls of about ``per_call`` seconds a sample takes."""
-
-    def time(self, function: Callable[[], object], calls: int) -> float:
-        """Seconds per call."""
-
-
-class HostStopwatch:
-    def calls(self, per_call: float) -> int:
         return max(1, round(SAMPLE_SECONDS / per_call))
 
     def time(self, function: Callable[[], object], calls: int) -> float:
+        """Seconds per call."""
         begin = time.perf_counter()
         for _ in range(calls):
             function()
         return (time.perf_counter() - begin) / calls
 
 
-class CudaStopwatch:
+class CudaStopwatch(Stopwatch):
     """Times what a GPU does, call by call, between two events.
 
     Before each call it overwrites and reads more memory than the GPU's L2 cache holds: nothing is left there, and the host
@@ -88,34 +83,32 @@ class CudaStopwatch:
         return milliseconds * 1e-3 / calls
 
 
-HOST = HostStopwatch()
+HOST = Stopwatch()
 
 
 def _time(entry: Timed, stopwatch: Stopwatch, calls: int) -> float:
-    """Seconds per call.
-
-    Raises:
-        CallError: the call raises.
-    """
     try:
         return stopwatch.time(entry.call, calls)
     except Exception as error:
         raise CallError(entry, error) from error
 
 
-def _first_call(entry: Timed, stopwatch: Stopwatch) -> tuple[float, float]:
-    """Its time, and what it takes to measure that (on a GPU, to flush the cache)."""
-    begin = time.perf_counter()
-    seconds = _time(entry, stopwatch, 1)
-    return seconds, time.perf_counter() - begin
+def _first_calls(timed: Sequence[Timed], stopwatch: Stopwatch) -> list[tuple[float, float]]:
+    """Each one's time, and what it takes to measure that (on a GPU, to flush the cache)."""
+    taken = []
+    for entry in timed:
+        begin = time.perf_counter()
+        seconds = _time(entry, stopwatch, 1)
+        taken.append((seconds, time.perf_counter() - begin))
+    return taken
 
 
 def _rounds(
     timed: Sequence[Timed], budget: float, stopwatch: Stopwatch, chance: random.Random
 ) -> tuple[list[list[float]], list[float]]:
-    first = [_first_call(entry, stopwatch) for entry in timed]
+    first = _first_calls(timed, stopwatch)
     if sum(elapsed for _, elapsed in first) < PATIENCE_SECONDS / MIN_ROUNDS:  # or the first call is as good as the second
-        first = [_first_call(entry, stopwatch) for entry in timed]
+        first = _first_calls(timed, stopwatch)
     calls = [stopwatch.calls(max(seconds, 1e-7)) for seconds, _ in first]
     of_round = max(sum(count * elapsed for count, (_, elapsed) in zip(calls, first, strict=True)), 1e-7)
     least = MIN_ROUNDS if MIN_ROUNDS * of_round <= PATIENCE_SECONDS else 2
@@ -130,13 +123,6 @@ def _rounds(
             seconds[side].append(_time(timed[side], stopwatch, calls[side]))
             faults[side] += minor_faults() - faults_before
     return seconds, [count / (rounds * n) for count, n in zip(faults, calls, strict=True)]
-
-
-def _warm_up(entry: Timed) -> None:
-    end = time.perf_counter() + POOL_WARMS_SECONDS
-    _time(entry, HOST, 1)
-    while time.perf_counter() < end:
-        _time(entry, HOST, 1)
 
 
 def interleave(
@@ -164,8 +150,11 @@ def interleave(
             of_pool = [entry for entry in timed if entry.pool == pool]
             if turn:
                 time.sleep(POOL_SETTLES_SECONDS)
-            if len(pools) > 1:
-                _warm_up(of_pool[0])
+            warm = time.perf_counter() + POOL_WARMS_SECONDS
+            while len(pools) > 1:
+                _time(of_pool[0], HOST, 1)
+                if time.perf_counter() >= warm:
+                    break
             seconds, faults = _rounds(of_pool, budget * len(of_pool) / len(timed), stopwatch, chance)
             of_pools[pool] = zip(seconds, faults, strict=True)
     finally:

@@ -18,6 +18,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import compress
 from typing import Any
 
 import torch
@@ -55,15 +56,9 @@ class Formula:
     dropout_p: float = 0.0
 
     def __str__(self) -> str:
-        parts = {
-            "bias": self.bias,
-            "residual": self.residual,
-            "lrelu": self.negative_slope != 1,
-            "gain": self.gain != 1,
-            "clamp": self.clamp is not None,
-            "dropout": self.dropout_p > 0,
-        }
-        return " + ".join(name for name, there in parts.items() if there)
+        of_op = self.negative_slope != 1, self.gain != 1, self.clamp is not None, self.dropout_p > 0
+        there = (self.bias, self.residual, *of_op)
+        return " + ".join(compress(("bias", "residual", "lrelu", "gain", "clamp", "dropout"), there))
 
 
 @dataclass(frozen=True)
@@ -204,26 +199,18 @@ def ours(formula: Formula) -> Call:
     return lambda x, bias, residual: function(x, bias, residual=residual)
 
 
-def rivals(case: Case, compile: bool) -> list[str]:
-    there = {
-        "eager": True,
-        "in place": case.formula.bias or case.formula.residual,  # or there is no tensor that may be overwritten
-        "reference": case.net == "StyleGAN2",
-        "compiled": compile,
-    }
-    return [name for name, takes_part in there.items() if takes_part]
-
-
-def contestants(case: Case, requires_grad: bool, compile: bool) -> dict[str, Call]:
+def contestants(case: Case, requires_grad: bool, compile: bool) -> dict[str, Callable[[], Call]]:
+    """Those that take part in ``case``, and how to make each, ours last."""
     formula, dims = case.formula, len(case.shape)
-    calls: dict[str, Callable[[], Call]] = {
-        "eager": lambda: eager(formula, dims),
-        "in place": lambda: eager(formula, dims, True, requires_grad),
-        "reference": lambda: reference(formula),
-        "compiled": lambda: compiled(eager(formula, dims)),  # type: ignore[arg-type]
-        "ours": lambda: ours(formula),
+    there: dict[str, tuple[bool, Callable[[], Call]]] = {
+        "eager": (True, lambda: eager(formula, dims)),
+        # Or there is no tensor that may be overwritten.
+        "in place": (formula.bias or formula.residual, lambda: eager(formula, dims, True, requires_grad)),
+        "reference": (case.net == "StyleGAN2", lambda: reference(formula)),
+        "compiled": (compile, lambda: compiled(eager(formula, dims))),  # type: ignore[arg-type]
+        "ours": (True, lambda: ours(formula)),
     }
-    return {name: calls[name]() for name in (*rivals(case, compile), "ours")}
+    return {name: make for name, (takes_part, make) in there.items() if takes_part}
 
 
 def _step(call: Call, operands: Operands, mode: str) -> Callable[[], tuple[Tensor, ...]]:
@@ -295,7 +282,7 @@ class _Ground:
 
     @cached_property
     def calls(self) -> dict[str, Call]:
-        return contestants(self.case, self.requires_grad, self.compile)
+        return {name: make() for name, make in contestants(self.case, self.requires_grad, self.compile).items()}
 
     def prepare(self, number: int) -> Prepared:
         """Calls all, which compiles what is to be; what fails or, in the first pass, differs does not take part.
@@ -329,10 +316,11 @@ def group(cases: Sequence[Case], seed: int, compile: bool, device: torch.device)
     made = []
     for case in cases:
         for mode in MODES:
-            versions = dict.fromkeys(rivals(case, compile), f"torch {torch.__version__}")
+            *rivals, ours = contestants(case, False, compile)
+            versions = dict.fromkeys(rivals, f"torch {torch.__version__}")
             layout, dtype = "channels_last" if case.channels_last else "contiguous", str(case.dtype).removeprefix("torch.")
             of_case = ("fused", case.name, case.shape, dtype, layout, mode, heap.outputs(device, warm))
-            made.append(Contest(*of_case, ("ours",), versions, _Ground(case, mode, seed, compile, device).prepare))
+            made.append(Contest(*of_case, (ours,), versions, _Ground(case, mode, seed, compile, device).prepare))
     return heap.group(made, warm)
 
 

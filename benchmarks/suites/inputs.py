@@ -31,8 +31,7 @@ def photographs() -> Tensor:
 
     images = torch.stack([torch.from_numpy(image.copy()) for image in load_sample_images().images])
     pixels = images.permute(0, 3, 1, 2).to(torch.float32).contiguous()
-    mean = pixels.mean((0, 2, 3), keepdim=True)
-    std = pixels.std((0, 2, 3), keepdim=True)
+    mean, std = (of(pixels, (0, 2, 3), keepdim=True) for of in (torch.mean, torch.std))
     return (pixels - mean) / std
 
 
@@ -56,16 +55,10 @@ def conv_stem_activations(seed: int) -> tuple[Tensor, Tensor]:
 
 def real_inputs(seed: int, device: torch.device) -> list[Input]:
     first, second = (activation.to(device) for activation in conv_stem_activations(seed))
-    return [
-        Input("photos, stem 1", tuple(first.shape), first.to),
-        Input("photos, stem 2", tuple(second.shape), second.to),
-        Input(
-            "photos, stem 2, channels_last",
-            tuple(second.shape),
-            second.contiguous(memory_format=torch.channels_last).to,
-            "channels_last",
-        ),
-    ]
+    last = second.contiguous(memory_format=torch.channels_last)
+    named = {"stem 1": first, "stem 2": second, "stem 2, channels_last": last}
+    layouts = ("contiguous", "contiguous", "channels_last")
+    return [Input(f"photos, {name}", tuple(x.shape), x.to, of) for (name, x), of in zip(named.items(), layouts, strict=True)]
 
 
 def _noise(seed: int, device: torch.device, *shape: int) -> Tensor:
@@ -88,7 +81,6 @@ def layout_inputs(seed: int, device: torch.device) -> list[Input]:
 
 
 def noise_inputs(seed: int, device: torch.device, sizes: Iterable[int]) -> Iterator[Input]:
-    def noise(size: int) -> Input:
-        return Input(f"noise, 2^{size.bit_length() - 1}", (size,), lambda dtype: _noise(seed, device, size).to(dtype))
-
-    return map(noise, sizes)
+    for size in sizes:
+        name = f"noise, 2^{size.bit_length() - 1}"
+        yield Input(name, (size,), lambda dtype, size=size: _noise(seed, device, size).to(dtype))  # type: ignore[misc]

@@ -177,8 +177,8 @@ def test_a_peak_is_what_is_alive_at_once():
     """In a process of its own: it changes how memory is had."""
     code = (
         "import json, torch\n"
-        "from leakyrelu_bench.suites.memory.meters import ResidentSet\n"
-        "meter = ResidentSet()\n"
+        "from leakyrelu_bench.suites.memory.meters import resident_set\n"
+        "meter = resident_set()\n"
         "def step():\n"
         "    a = torch.ones(2**23); b = a + 1; del a\n"  # 64 MiB at once
         "    c = [torch.ones(2**12) for _ in range(512)]; del b\n"  # 8 MiB
@@ -233,7 +233,7 @@ def test_in_place_does_not_go_everywhere(variant):
 
 def test_what_computes_something_else_is_not_measured(monkeypatch):
     told = []
-    monkeypatch.setattr(process, "ResidentSet", lambda: pytest.fail("not used") if told else None)
+    monkeypatch.setattr(process, "resident_set", lambda: pytest.fail("not used") if told else None)
     monkeypatch.setattr(process, "measure", lambda *_: pytest.fail("measured all the same"))
     original = process.make
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
+from ...measure.kernel_files import told_number
 from ...models import loss
 from ..variants import Made
 
@@ -22,56 +23,54 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 MMAP_FROM_BYTES = 2**14
 
 
-class Meter(Protocol):
-    def start(self) -> None: ...
+@dataclass
+class Meter:
+    """Bytes at most in use since ``start``, beyond what was then."""
 
-    def bytes(self) -> int:
-        """At most in use since ``start``, beyond what was then."""
-
-
-class ResidentSet:
-    """Of this process, on Linux: page by page, in small pages (a huge one would count what is not used of it)."""
-
-    def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None)
-        if not hasattr(self._libc, "mallopt"):
-            raise OSError("this C library has no mallopt: freed memory would count")
-        settings = {_M_MMAP_THRESHOLD: MMAP_FROM_BYTES, _M_TRIM_THRESHOLD: MMAP_FROM_BYTES, _M_TOP_PAD: 0, _M_ARENA_MAX: 1}
-        for setting, value in settings.items():
-            self._libc.mallopt(setting, value)
-        self._libc.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
-        self._before = 0
-
-    @staticmethod
-    def _status(name: str) -> int:
-        found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        if found is None:
-            raise OSError(f"/proc/self/status does not tell {name}")
-        return int(found[1]) * 1024
+    begin: Callable[[], int]  # in use now; from here on counts what ``most`` tells
+    most: Callable[[], int]
+    _before: int = 0
 
     def start(self) -> None:
         gc.collect()
-        self._libc.malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
-        self._before = self._status("VmRSS")
+        self._before = self.begin()
 
     def bytes(self) -> int:
-        return self._status("VmHWM") - self._before
+        return self.most() - self._before
 
 
-class CudaAllocator:
+def resident_set() -> Meter:
+    """Of this process, on Linux: page by page, in small pages (a huge one would count what is not used of it)."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        raise OSError("this C library has no mallopt: freed memory would count")
+    settings = {_M_MMAP_THRESHOLD: MMAP_FROM_BYTES, _M_TRIM_THRESHOLD: MMAP_FROM_BYTES, _M_TOP_PAD: 0, _M_ARENA_MAX: 1}
+    for setting, value in settings.items():
+        libc.mallopt(setting, value)
+    libc.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
+
+    def status(name: str) -> int:
+        kibibytes = told_number("/proc/self/status", rf"^{name}:\s+(\d+) kB")
+        if kibibytes is None:
+            raise OSError(f"/proc/self/status does not tell {name}")
+        return kibibytes * 1024
+
+    def begin() -> int:
+        libc.malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
+        return status("VmRSS")
+
+    return Meter(begin, lambda: status("VmHWM"))
+
+
+def cuda_allocator(device: torch.device) -> Meter:
     """Of PyTorch's allocator: what tensors take, not what it keeps in reserve."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._before = device, 0
+    def begin() -> int:
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
 
-    def start(self) -> None:
-        gc.collect()
-        torch.cuda.reset_peak_memory_stats(self._device)
-        self._before = torch.cuda.memory_allocated(self._device)
-
-    def bytes(self) -> int:
-        return torch.cuda.max_memory_allocated(self._device) - self._before
+    return Meter(begin, lambda: torch.cuda.max_memory_allocated(device))
 
 
 def measure(made: Made, inputs: tuple[torch.Tensor, ...], meter: Meter, steps: int) -> list[int]:

@@ -37,12 +37,8 @@ class Memory:
     cases: Sequence[saved.Case]
     models: Sequence[Model]
     variants: Sequence[Variant]
-    batches: int
     budget: int
-    search_compiled: bool
-    seed: int
-    device: torch.device
-    threads: int | None
+    arguments: Namespace
 
     @property
     def steps(self) -> int:
@@ -54,22 +50,23 @@ class Memory:
             yield lambda rows=rows: (rows, [])  # type: ignore[misc]
 
     def _rows(self, step: Step) -> Iterator[list[Row]]:
-        done: list[Row] = []
+        given, done = self.arguments, list[Row]()
+        device, counted = given.device, given.device.type == "cuda"
         for case in self.cases:
             step(case.name)
-            done += saved.rows(case, self.seed, self.device, COMPILED in self.variants)
+            done += saved.rows(case, given.seed, device, COMPILED in self.variants)
             yield list(done)
         for model in self.models:
             answers: dict[Variant, Answer] = {}
-            batch, of_model = self.batches * model.batch, done
+            batch = model.batch * (1 if given.quick else FULL_BATCHES if given.full else BATCHES)
+            of_model = done
             for variant in self.variants:
                 step(f"{model.name}, {variant.name}")
-                budget = self.budget if self.search_compiled or not variant.compiled else None
-                of_step = (model.name, variant.name, batch, self.seed, str(self.device), self.threads)
+                budget = self.budget if given.full or not variant.compiled else None
+                of_step = (model.name, variant.name, batch, given.seed, str(device), given.threads)
                 answers[variant] = ask(Question(*of_step, budget=budget))
                 if answers[variant].mismatch:
                     raise MismatchError(f"{model.name}, {variant.name!r}: {answers[variant].mismatch}")
-                counted = self.device.type == "cuda"
                 of_model = [*done, *of_answers(model, batch, self.budget, answers, counted)]
                 yield of_model
             done = of_model
@@ -77,7 +74,7 @@ class Memory:
 
 def plan(arguments: Namespace) -> tuple[Memory, list[str]]:
     """Raises NothingToDoError also where there is not the memory to try what ``--budget`` holds."""
-    quick, full, device = arguments.quick, arguments.full, arguments.device
+    quick, full = arguments.quick, arguments.full
 
     def quickly(case: saved.Case | Model) -> bool:
         return case.name in QUICK_MODELS if isinstance(case, Model) else case.dtype is not torch.float16
@@ -86,19 +83,11 @@ def plan(arguments: Namespace) -> tuple[Memory, list[str]]:
     found = chosen(arguments, "case or model", everything, quickly)
     models = [case for case in found if isinstance(case, Model)]
     budget = arguments.budget or (QUICK_BUDGET if quick else FULL_BUDGET if full else BUDGET)
-    if models and OVERSHOOT * budget > (available := available_bytes(device)):
+    if models and OVERSHOOT * budget > (available := available_bytes(arguments.device)):
         raise NothingToDoError(
             f"argument --budget: to see what does not fit into {in_words(budget)} takes up to "
             f"{in_words(OVERSHOOT * budget)}, and {in_words(available)} are to be had"
         )
-    return Memory(
-        [case for case in found if isinstance(case, saved.Case)],
-        models,
-        [*OURS, *(rival for rival in RIVALS if not (rival.compiled and arguments.no_compile))],
-        1 if quick else FULL_BATCHES if full else BATCHES,
-        budget,
-        full,
-        arguments.seed,
-        device,
-        arguments.threads,
-    ), []
+    variants = [*OURS, *(rival for rival in RIVALS if not (rival.compiled and arguments.no_compile))]
+    cases = [case for case in found if isinstance(case, saved.Case)]
+    return Memory(cases, models, variants, budget, arguments), []

@@ -22,7 +22,7 @@ from ...models import MODELS, Model
 from ..agreement import Agreement
 from ..variants import OURS, OURS_OUT_OF_PLACE, OUT_OF_PLACE, VARIANTS, Made, Variant, make
 from .largest import largest_batch
-from .meters import CudaAllocator, ResidentSet, held_bytes, measure
+from .meters import cuda_allocator, held_bytes, measure, resident_set
 
 STEPS = 3
 # These put another allocator in the place of glibc's, which the process sets so that what is freed does not count.
@@ -108,7 +108,7 @@ def answer(question: Question, tell: Callable[[dict[str, Any]], None]) -> None:
 
     trouble = "obstacle"
     try:
-        meter = CudaAllocator(device) if device.type == "cuda" else ResidentSet()
+        meter = cuda_allocator(device) if device.type == "cuda" else resident_set()
         made = make(model, variant, seed, device)
         inputs = inputs_of(question.batch)
         if question.check and (name := _difference(model, variant, made, inputs, seed)):
