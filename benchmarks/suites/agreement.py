@@ -11,8 +11,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from ..measure.bits import same_bits
 from ..models import loss
+from .bits import same_bits
 from .variants import Made, Variant
 
 # How much farther than the built-in a variant may be from the same step in float64: other orders of summation scatter a

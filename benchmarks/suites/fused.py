@@ -28,13 +28,13 @@ from torch import Tensor
 import leakyrelu_ext
 
 from ..measure import heap
-from ..measure.bits import close, same_bits
 from ..measure.compiling import compiled
 from ..measure.contest import Contest, Group, MismatchError, Prepared, excused
 from ..measure.plan import Timing
 from ..measure.saved import saved_bytes
 from ..measure.timing import Timed
 from . import arguments as given
+from .bits import close, same_bits
 from .inputs import conv_stem_activations
 
 # forward: of tensors that require no grad, in training mode (dropout drops).

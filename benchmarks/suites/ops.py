@@ -30,13 +30,13 @@ from torch import Tensor, nn
 import leakyrelu_ext
 
 from ..measure import heap, peers
-from ..measure.bits import close, same_bits
 from ..measure.compiling import compiled
 from ..measure.contest import COPY, SCALE, TRIAD, Contest, Group, MismatchError, Prepared, excused
 from ..measure.plan import Timing
 from ..measure.saved import saved_bytes
 from ..measure.timing import Timed
 from . import arguments as given
+from .bits import close, same_bits
 from .inputs import DTYPES, FULL_SIZES, QUICK_SIZES, SIZES, SLOPE, Input, layout_inputs, noise_inputs, real_inputs
 
 OURS, BUILTIN, IN_PLACE, COMPILED = "ours", "built-in", "built-in in place", "compiled"

@@ -12,9 +12,9 @@ pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 from leakyrelu_bench import results
 from leakyrelu_bench.measure import compiling, contest, peers, scoring
-from leakyrelu_bench.measure.bits import close
 from leakyrelu_bench.measure.saved import saved_bytes
 from leakyrelu_bench.suites import inputs, ops
+from leakyrelu_bench.suites.bits import close
 
 import leakyrelu_ext
 
