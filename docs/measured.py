@@ -11,62 +11,42 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from leakyrelu_bench.report.markdown import where
+from leakyrelu_bench.report.notation import NOTHING, figure, ratio
+from leakyrelu_bench.results import Row, load
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 RESULTS = Path(__file__).parent / "results"
-Row = dict[str, Any]
 
 
-def _size(nbytes: float) -> str:
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if nbytes >= factor:
-            return f"{nbytes / factor:.4g} {unit}"
-    return f"{nbytes:.0f} B"
-
-
-def _value(row: Row, side: str) -> str:
-    value = row[f"{side}_value"]
-    if value is None:
-        return "–"
-    return _size(value["median"]) if row["unit"] == "bytes" else f"{value['median']:.0f}"
-
-
-def _ratio(row: Row) -> str:
-    if row["ratio"] is None:
-        return "–"
-    return f"{row['ratio']:.2f}" + (" (same)" if row["verdict"] == "same" else "")
-
-
-def _pair(row: Row, what: str) -> str:
-    ours, rival = row["extra"].get(what) or (None, None)
+def _pair(row: Row, extra: str) -> str:
+    ours, rival = row.extra.get(extra, (None, None))
     if ours is None or rival is None:
         return ""
-    percent = what.endswith("_share")
-    return f"{rival:.0%} / {ours:.0%}" if percent else f"{_size(rival)} / {_size(ours)}"
+    unit = "share" if extra.endswith("_share") else "bytes"
+    return f"{figure(rival, unit)} / {figure(ours, unit)}"
 
 
 def _case(row: Row) -> str:
-    layout = row["layout"] if row["layout"] not in ("", "contiguous", *row["case"].split(", ")) else ""
-    warm = "warm" if row["outputs"] == "warm" else ""
-    return ", ".join(filter(None, (row["case"], layout, warm)))
+    layout = row.layout if row.layout not in ("", "contiguous", *row.case.split(", ")) else ""
+    warm = "warm" if row.outputs == "warm" else ""
+    return ", ".join(filter(None, (row.case, layout, warm)))
 
 
 def _counted(rows: list[Row]) -> list[list[str]]:
     """One line for each case and mode, one column for each contestant."""
-    names = list(dict.fromkeys([row["rival"] for row in rows] + [row["ours"] for row in rows]))
+    names = list(dict.fromkeys([row.rival for row in rows] + [row.ours for row in rows]))
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     for row in rows:
-        cells = lines.setdefault((_case(row), row["dtype"], row["mode"]), dict.fromkeys(names, "–"))
-        for side in ("ours", "rival"):
-            if row[f"{side}_value"] is not None:
-                cells[row[side]] = _value(row, side)
+        cells = lines.setdefault((_case(row), row.dtype, row.mode), dict.fromkeys(names, NOTHING))
+        for name, value in ((row.ours, row.ours_value), (row.rival, row.rival_value)):
+            if value is not None:
+                cells[name] = figure(value.median, row.unit)
     return [["case", "dtype", "what", *names], *([*key, *cells.values()] for key, cells in lines.items())]
 
 
@@ -75,16 +55,16 @@ _EXTRAS = {"activation_share": "time in activations", "saved_bytes": "saved for 
 
 def _timed(rows: list[Row]) -> list[list[str]]:
     """One line for each case and mode, one column for each pair of contestants, then what else was counted."""
-    pairs = list(dict.fromkeys((row["rival"], row["ours"]) for row in rows))
+    pairs = list(dict.fromkeys((row.rival, row.ours) for row in rows))
     extras = [name for name in _EXTRAS if any(_pair(row, name) for row in rows)]
     lines: dict[tuple[str, ...], dict[object, str]] = {}
     for row in rows:
-        empty: dict[object, str] = dict.fromkeys([*pairs, *extras], "–")
-        cells = lines.setdefault((_case(row), row["dtype"], row["mode"]), empty)
-        cells[row["rival"], row["ours"]] = _ratio(row)
+        empty: dict[object, str] = dict.fromkeys([*pairs, *extras], NOTHING)
+        cells = lines.setdefault((_case(row), row.dtype, row.mode), empty)
+        cells[row.rival, row.ours] = ratio(row)
         for name in extras:
-            if (row["rival"], row["ours"]) == pairs[0]:
-                cells[name] = _pair(row, name) or "–"
+            if (row.rival, row.ours) == pairs[0]:
+                cells[name] = _pair(row, name) or NOTHING
     headings = [
         *(f"{rival} / {ours}" for rival, ours in pairs),
         *(f"{_EXTRAS[name]}, {' / '.join(pairs[0])}" for name in extras),
@@ -99,26 +79,22 @@ class Measured(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         path = RESULTS / f"{self.arguments[0]}.json"
         self.env.note_dependency(str(path))
-        record = json.loads(path.read_text())
+        record = load(path)
         only, ours, rivals = (self.options[name].split("; ") if name in self.options else [] for name in self.option_spec)
         rows = [
             row
-            for row in record["rows"]
-            if row["case"].startswith(tuple(only or [""]))
-            and (not ours or row["ours"] in ours)
-            and (not rivals or row["rival"] in rivals)
+            for row in record.rows
+            if row.case.startswith(tuple(only or [""]))
+            and (not ours or row.ours in ours)
+            and (not rivals or row.rival in rivals)
         ]
         if not rows:
             raise self.error(f"{path} has no such rows")
-        timed = all(row["unit"] == "seconds" for row in rows)
+        timed = all(row.unit == "seconds" for row in rows)
         table = _timed(rows) if timed else _counted(rows)
-        if {row["dtype"] for row in rows} == {"float32"}:
+        if {row.dtype for row in rows} == {"float32"}:
             table = [line[:1] + line[2:] for line in table]
-        where = record["environment"]
-        about = (
-            f"`leakyrelu-bench {self.arguments[0]}`, {where['started'][:10]}, {where['device']}, "
-            f"{where['threads']} threads, torch {where['torch']}, commit {where['commit']}."
-        )
+        about = f"`leakyrelu-bench {self.arguments[0]}`, {where(record)}."
         if timed:
             about += " Ratios of times: above 1 ours is faster; “same” is within the noise."
         texts = table[0].index("mode" if timed else "what") + 1
