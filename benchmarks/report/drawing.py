@@ -34,20 +34,36 @@ class Theme:
 # Markers differ too.
 LIGHT = Theme("light", "#ffffff", "#1c1f24", "#8a9099", ("#0063a6", "#c14e00", "#007e5c", "#a4477d", "#6b5f00", "#3c3f45"))
 DARK = Theme("dark", "#16191f", "#e6e8eb", "#7d848e", ("#62bcf2", "#f2a13b", "#35c496", "#e08fbd", "#eee05a", "#c3c8ce"))
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
-# Inches. So narrow that on a phone, where it is as wide as the screen, 9.5 points come to 10 pixels.
-_WIDTH = 4.2
-_FONT, SMALL, _TITLE = 9.5, 8.5, 11.0
-LINE = 0.17  # of text, inches
-_SETTINGS: Any = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib
-    "font.size": _FONT,
-    "svg.fonttype": "path",  # the same on every device
-    "svg.hashsalt": "leakyrelu-bench",  # the same file from the same rows
-    "text.parse_math": False,  # a "$" in a name is a "$"
-    "axes.unicode_minus": False,
-}
+_WIDTH = 4.2  # inches: on a phone, where a figure is as wide as the screen, 9.5 points come to 10 pixels
+_LINE = 0.17  # inches: of text
+_TITLE, _LEGEND, _NAME = 42, 52, 54  # characters in a line
+_SMALL = 8.5
+
+
+def _settings(theme: Theme) -> Any:
+    """Matplotlib's, under which a figure is drawn."""
+    faces = dict.fromkeys(("figure.facecolor", "axes.facecolor"), theme.background)
+    texts = ("text.color", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor", "legend.labelcolor")
+    faint = ("axes.edgecolor", "grid.color", "xtick.color", "ytick.color")
+    sizes = {"axes.titlesize": 9.5, "legend.fontsize": 9.5, "xtick.labelsize": _SMALL, "ytick.labelsize": _SMALL}
+    ticks = {f"{axis}tick.major.{name}": value for axis in "xy" for name, value in (("size", 2.5), ("pad", 2))}
+    return {
+        "font.family": "DejaVu Sans",  # comes with matplotlib
+        "font.size": 9.5,
+        "svg.fonttype": "path",  # the same on every device
+        "svg.hashsalt": "leakyrelu-bench",  # the same file from the same rows
+        "text.parse_math": False,  # a "$" in a name is a "$"
+        "axes.unicode_minus": False,
+        "axes.titlelocation": "left",
+        "axes.titlepad": 3,
+        "axes.axisbelow": True,
+        "legend.frameon": False,
+        **{f"axes.spines.{side}": False for side in ("left", "right", "top")},
+        **faces, **dict.fromkeys(texts, theme.text), **dict.fromkeys(faint, theme.faint), **sizes, **ticks,
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,7 +87,7 @@ class Picture:
 
     def _saved(self, theme: Theme, kind: str, metadata: dict[str, str | None], dpi: int = 72) -> bytes:
         file = io.BytesIO()
-        with mpl.rc_context(_SETTINGS):
+        with mpl.rc_context(_settings(theme)):
             self.draw(theme).savefig(file, format=kind, dpi=dpi, metadata=metadata)
         return file.getvalue()
 
@@ -112,73 +128,30 @@ class Line:
     points: Sequence[tuple[float, float, float, float]]  # x, y, low, high
     joined: bool = True
 
-
-def _superscript(power: int) -> str:
-    return "2" + "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(digit)] for digit in str(power))
-
-
-def backing(theme: Theme) -> dict[str, object]:
-    """Of texts that lie across a line."""
-    return {"facecolor": theme.background, "linewidth": 0, "pad": 0.6}
+    def look(self, theme: Theme) -> dict[str, Any]:
+        style = self.style
+        face = theme.background if style.dashed else style.color
+        stroke = ("--" if style.dashed else "-") if self.joined else "none"
+        return {"color": style.color, "marker": style.marker, "markerfacecolor": face, "linestyle": stroke}
 
 
-def lay_out(
-    theme: Theme,
-    title: str,
-    legend: Sequence[Line2D | Patch],
-    heights: Sequence[float],
-    columns: int = 1,
-    bottom: float = 0.5,
-) -> Figure:
-    """A figure with a title, a legend below it, rows of panels of ``heights`` and ``bottom`` below them (inches)."""
-    wrapped = textwrap.wrap(plain(title), 42)
-    labels = [str(entry.get_label()) for entry in legend]
+def figure(
+    title: str, legend: Sequence[Line2D | Patch], heights: Sequence[float], columns: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """A figure with a title, a legend below it, and rows of panels of ``heights`` (inches), laid out by matplotlib."""
+    wrapped = textwrap.wrap(plain(title), _TITLE)
+    longest = max((len(str(entry.get_label())) for entry in legend), default=1)
     # As many legend columns as their texts leave room for.
-    per_row = max(1, min(len(labels), int(52 / (max(map(len, labels), default=1) + 5))))
-    top = 0.12 + 0.19 * len(wrapped) + (0.06 + 0.19 * math.ceil(len(labels) / per_row) if labels else 0.0)
-    gap = 0.42
-    first_gap = 0.08 if columns == 1 else 0.26  # panels that stand beside others have titles
-    height = top + first_gap + sum(heights) + gap * (len(heights) - 1) + bottom
-    drawn = Figure(figsize=(_WIDTH, height), facecolor=theme.background)
-    drawn.text(
-        0.1 / _WIDTH,
-        1 - 0.08 / height,
-        "\n".join(wrapped),
-        ha="left",
-        va="top",
-        size=_TITLE,
-        weight="bold",
-        color=theme.text,
-    )
-    if labels:
-        drawn.legend(
-            handles=legend,
-            loc="upper left",
-            bbox_to_anchor=(0.02 / _WIDTH, 1 - (0.1 + 0.19 * len(wrapped)) / height),
-            ncols=per_row,
-            frameon=False,
-            labelcolor=theme.text,
-            fontsize=_FONT,
-            handlelength=1.6,
-            columnspacing=1.2,
-            handletextpad=0.5,
-            labelspacing=0.25,
-        )
-    left, right, between = (0.55, 0.12, 0.14) if columns > 1 else (0.14, 0.14, 0.0)
-    width = (_WIDTH - left - right - between * (columns - 1)) / columns
-    y = height - top
-    for index, panel_height in enumerate(heights):
-        y -= panel_height + (gap if index else first_gap)
-        for column in range(columns):
-            x = left + column * (width + between)
-            axes = drawn.add_axes(
-                (x / _WIDTH, y / height, width / _WIDTH, panel_height / height), facecolor=theme.background
-            )
-            axes.tick_params(colors=theme.text, labelsize=SMALL, length=2.5, color=theme.faint, pad=2)
-            for side, spine in axes.spines.items():
-                spine.set_visible(side == "bottom")
-                spine.set_color(theme.faint)
-    return drawn
+    of_legend = max(1, min(len(legend), _LEGEND // (longest + 5)))
+    lines = len(wrapped) + math.ceil(len(legend) / of_legend)
+    drawn = Figure((_WIDTH, 0.2 + 0.19 * lines + sum(heights) + 0.4 * len(heights)), layout="constrained")
+    axes = drawn.subplots(len(heights), columns, squeeze=False, sharex=True, sharey=columns > 1, height_ratios=heights)
+    drawn.legend(
+        handles=legend, loc="outside upper left", ncols=of_legend, alignment="left", borderaxespad=0.2,
+        title="\n".join(wrapped), title_fontproperties={"weight": "bold", "size": 11},
+        handlelength=1.6, columnspacing=1.2, handletextpad=0.5, labelspacing=0.25,
+    )  # fmt: skip
+    return drawn, list(axes.flat)
 
 
 def panels_over_size(
@@ -188,64 +161,35 @@ def panels_over_size(
     scale: Callable[[Axes, Sequence[float]], None],
 ) -> Figure:
     """Small multiples over the number of elements, two in a row, with the same axes and a line across at 1."""
-    styles = {line.label: line for _, lines in panels for line in lines}
-    legend = [
-        Line2D(
-            [],
-            [],
-            label=label,
-            color=line.style.color,
-            marker=line.style.marker,
-            markersize=4,
-            linestyle=("--" if line.style.dashed else "-") if line.joined else "none",
-            markerfacecolor=theme.background if line.style.dashed else line.style.color,
-        )
-        for label, line in styles.items()
-    ]
-    drawn = lay_out(theme, title, legend, [1.15] * math.ceil(len(panels) / 2), columns=2)
-    everything = [point for _, lines in panels for line in lines for point in line.points]
+    lines = {line.label: line for _, of_panel in panels for line in of_panel}
+    legend = [Line2D([], [], label=label, markersize=4, **line.look(theme)) for label, line in lines.items()]
+    drawn, axes_of = figure(title, legend, [1.1] * math.ceil(len(panels) / 2), columns=2)
+    everything = [point for _, of_panel in panels for line in of_panel for point in line.points]
     powers = [math.log2(x) for x, *_ in everything]
     first, last = math.floor(min(powers)), math.ceil(max(powers))
     steps = [step for step in range(1, last - first + 2) if (last - first) / step <= 4]
     step = next((step for step in steps[:4] if (last - first) % step == 0), steps[0])
-    for index, axes in enumerate(drawn.axes):
-        if index >= len(panels):
-            axes.set_visible(False)
-            continue
-        name, lines = panels[index]
-        axes.set_title(plain(name), loc="left", size=_FONT, color=theme.text, pad=3)
+    for axes, (name, of_panel) in zip(axes_of, panels, strict=False):
+        axes.set_title(plain(name))
         axes.axhline(1, color=theme.text, linewidth=0.9)
-        for line in lines:
+        for line in of_panel:
             x, y, low, high = zip(*sorted(line.points), strict=True)
-            style = line.style
             if line.joined:
-                axes.fill_between(x, low, high, color=style.color, alpha=0.22, linewidth=0)
+                axes.fill_between(x, low, high, color=line.style.color, alpha=0.22, linewidth=0)
             else:
-                axes.vlines(x, low, high, color=style.color, linewidth=1)
-            axes.plot(
-                x,
-                y,
-                color=style.color,
-                marker=style.marker,
-                markersize=3.4,
-                markeredgewidth=0.9,
-                markerfacecolor=theme.background if style.dashed else style.color,
-                linewidth=1.4,
-                linestyle=("--" if style.dashed else "-") if line.joined else "none",
-            )
+                axes.vlines(x, low, high, color=line.style.color, linewidth=1)
+            axes.plot(x, y, markersize=3.4, markeredgewidth=0.9, linewidth=1.4, **line.look(theme))
         axes.set_xscale("log", base=2)
         axes.set_xlim(2 ** (first - 0.6), 2 ** (last + 0.6))
         axes.xaxis.set_major_locator(FixedLocator([2**power for power in range(first, last + 1, step)]))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _superscript(round(math.log2(x)))))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: "2" + f"{math.log2(x):.0f}".translate(_SUPERSCRIPTS)))
         scale(axes, [value for _, *values in everything for value in values])
-        axes.grid(axis="y", color=theme.faint, alpha=0.3, linewidth=0.6)
-        axes.set_axisbelow(True)
-        if index % 2:
-            axes.tick_params(axis="y", labelleft=False, length=0)
-    drawn.text(
-        0.5, 0.06 / drawn.get_figheight(), "elements in the tensor", ha="center", va="bottom", size=SMALL, color=theme.text
-    )
+        axes.grid(axis="y", alpha=0.3, linewidth=0.6)
+    for axes in axes_of[len(panels) :]:
+        axes.set_visible(False)
+        axes_of[len(panels) - 2].tick_params(labelbottom=True)
+    drawn.supxlabel("elements in the tensor", size=_SMALL)
     return drawn
 
 
@@ -269,6 +213,25 @@ def share_scale(axes: Axes, values: Sequence[float]) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0%}"))
 
 
+def listed(
+    title: str, legend: Sequence[Line2D | Patch], names: Sequence[str], rows: Sequence[float]
+) -> tuple[Figure, Axes, list[float]]:
+    """One panel in which each of ``names`` is written above room for so many ``rows``; where that begins."""
+    wrapped = [textwrap.wrap(plain(name), _NAME)[:3] or [""] for name in names]
+    total = sum(len(lines) + count for lines, count in zip(wrapped, rows, strict=True))
+    drawn, (axes,) = figure(title, legend, [total * _LINE])
+    axes.set_ylim(total, 0)
+    axes.yaxis.set_visible(False)
+    y, starts = 0.0, []
+    box = {"facecolor": axes.get_facecolor(), "linewidth": 0, "pad": 0.6}  # across a line
+    place: Any = {"transform": axes.get_yaxis_transform(), "size": _SMALL, "va": "top", "in_layout": False}
+    for lines, count in zip(wrapped, rows, strict=True):
+        axes.text(0, y, "\n".join(lines), bbox=box, **place)
+        starts.append(y + len(lines))
+        y += len(lines) + count
+    return drawn, axes, starts
+
+
 @dataclass(frozen=True)
 class Bar:
     contestant: str
@@ -277,60 +240,31 @@ class Bar:
     whisker: tuple[float, float] | None = None
 
 
-def write_lines(axes: Axes, theme: Theme, y: float, lines: Sequence[str]) -> float:
-    """Writes ``lines`` at the left, each one high, from ``y`` downwards; returns where they end."""
-    for text in lines:
-        axes.text(
-            0,
-            y + 0.5,
-            text,
-            transform=axes.get_yaxis_transform(),
-            size=SMALL,
-            color=theme.text,
-            va="center",
-            bbox=backing(theme),
-        )
-        y += 1
-    return y
-
-
-def bars_from(theme: Theme, title: str, groups: Sequence[tuple[str, Sequence[Bar]]], start: float) -> Figure:
-    """Horizontal bars from ``start``, in groups, each below its name."""
+def bars_from(
+    theme: Theme, title: str, groups: Sequence[tuple[str, Sequence[Bar]]], start: float, tick: Callable[[float], str]
+) -> Figure:
+    """Horizontal bars from ``start``, in groups, each below its name; ``tick``: how values are written on the axis."""
     names = list(dict.fromkeys(bar.contestant for _, bars in groups for bar in bars))
     colors = {name: theme.colors[index % len(theme.colors)] for index, name in enumerate(names)}
-    wrapped = [textwrap.wrap(plain(name), 54)[:3] or [""] for name, _ in groups]
-    total = sum(len(lines) + len(bars) + 0.5 for lines, (_, bars) in zip(wrapped, groups, strict=True))
-    drawn = lay_out(theme, title, [Patch(color=colors[name], label=plain(name)) for name in names], [total * LINE])
-    (axes,) = drawn.axes
-    axes.set_ylim(total, 0)
+    legend = [Patch(color=color, label=plain(name)) for name, color in colors.items()]
+    drawn, axes, starts = listed(title, legend, [name for name, _ in groups], [len(bars) + 0.5 for _, bars in groups])
     ends = [end for _, bars in groups for bar in bars for end in (bar.length, *(bar.whisker or ()))]
     low, high = min(start, *ends), max(start, *ends)
     room = (high - low) or 1.0
     # Labels stand outside the bars, to the right, or to the left of those that go left.
     axes.set_xlim(low - (0.25 * room if low < start else 0.0), high + 0.27 * room)
-    y = 0.0
-    for lines, (_, bars) in zip(wrapped, groups, strict=True):
-        y = write_lines(axes, theme, y, lines)
-        for bar in bars:
-            axes.barh(y + 0.5, bar.length - start, 0.78, left=start, color=colors[bar.contestant])
+    for first, (_, bars) in zip(starts, groups, strict=True):
+        for y, bar in enumerate(bars, 1):
+            axes.barh(first + y - 0.5, bar.length - start, 0.78, left=start, color=colors[bar.contestant])
+            leftward = bar.length < start
             tip = bar.length
             if bar.whisker:
-                axes.hlines(y + 0.5, *bar.whisker, color=theme.text, linewidth=1)
-                tip = bar.whisker[1] if bar.length >= start else bar.whisker[0]
-            leftward = bar.length < start
+                axes.hlines(first + y - 0.5, *bar.whisker, color=theme.text, linewidth=1)
+                tip = bar.whisker[not leftward]
             axes.annotate(
-                plain(bar.label), (tip, y + 0.5), (-4 if leftward else 4, 0), textcoords="offset points",
-                ha="right" if leftward else "left", va="center", size=SMALL, color=theme.text,
+                plain(bar.label), (tip, first + y - 0.5), (-4 if leftward else 4, 0), textcoords="offset points",
+                ha="right" if leftward else "left", va="center", size=_SMALL,
             )  # fmt: skip
-            y += 1
-        y += 0.5
     axes.axvline(start, color=theme.text, linewidth=0.9)
-    axes.yaxis.set_visible(False)
-    return drawn
-
-
-def ratio_bars(theme: Theme, title: str, groups: Sequence[tuple[str, Sequence[Bar]]]) -> Figure:
-    drawn = bars_from(theme, title, groups, 1.0)
-    (axes,) = drawn.axes
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: times(x)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: tick(x)))
     return drawn

@@ -15,7 +15,6 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from ..results import Quantiles, Row, Run
 from .drawing import (
     LIGHT,
-    LINE,
     MARKERS,
     Bar,
     Line,
@@ -23,15 +22,13 @@ from .drawing import (
     Style,
     Theme,
     bars_from,
-    lay_out,
+    listed,
     named_apart,
     panels_over_size,
     path_of,
-    ratio_bars,
     ratio_scale,
     share_scale,
     times,
-    write_lines,
 )
 from .notation import figure, plain, ratio
 from .summary import baseline, counterpart, name_of
@@ -174,7 +171,9 @@ def step_ratios(run: Run, mode: str) -> Picture | None:
     alt = (
         f"Bars, {mode}: " + "; ".join(f"{name_of(row)}, {row.ours} against {row.rival}: {ratio(row)}" for row in rows) + "."
     )
-    return _picture(path_of(run.suite, mode), title, alt, lambda theme: ratio_bars(theme, title, list(groups.items())))
+    return _picture(
+        path_of(run.suite, mode), title, alt, lambda theme: bars_from(theme, title, list(groups.items()), 1.0, times)
+    )
 
 
 def dots(run: Run, mode: str) -> Picture | None:
@@ -194,17 +193,11 @@ def dots(run: Run, mode: str) -> Picture | None:
             Line2D([], [], label=plain(name), color=style.color, marker=style.marker, linestyle="none", markersize=5)
             for name, style in styles.items()
         ]
-        wrapped = [textwrap.wrap(plain(case), 54)[:3] or [""] for case in cases]
-        total = sum(len(lines) + 1.3 for lines in wrapped)
-        drawn = lay_out(theme, title, legend, [total * LINE])
-        (axes,) = drawn.axes
-        axes.set_ylim(total, 0)
+        drawn, axes, starts = listed(title, legend, list(cases), [1.3] * len(cases))
         axes.set_xscale("log", base=2)
         ends = [value for row in rows for _, _, low, high in _ratio_points([row]) for value in (low, high)]
         axes.set_xlim(min(*ends, 0.7) / 1.06, max(*ends, 1.5) * 1.06)
-        y = 0.0
-        for lines, of_case in zip(wrapped, cases.values(), strict=True):
-            y = write_lines(axes, theme, y, lines)
+        for y, of_case in zip(starts, cases.values(), strict=True):
             axes.axhline(y + 0.4, color=theme.faint, linewidth=0.5, alpha=0.5)
             for row in of_case:
                 style = styles[row.rival]
@@ -214,9 +207,7 @@ def dots(run: Run, mode: str) -> Picture | None:
                     value, y + 0.4, marker=style.marker, color=style.color, markersize=5,
                     markeredgecolor=theme.background, markeredgewidth=0.5,
                 )  # fmt: skip
-            y += 1.3
         axes.axvline(1, color=theme.text, linewidth=0.9)
-        axes.yaxis.set_visible(False)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: times(x)))
         return drawn
@@ -260,9 +251,7 @@ def amounts(run: Run, mode: str) -> Picture | None:
     )
 
     def draw(theme: Theme) -> Figure:
-        drawn = bars_from(theme, title, groups, 0.0)
-        drawn.axes[0].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0%}"))
-        return drawn
+        return bars_from(theme, title, groups, 0.0, lambda share: f"{share:.0%}")
 
     return _picture(path_of(run.suite, mode), title, alt + ".", draw)
 

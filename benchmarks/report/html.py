@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import jinja2
 
@@ -14,7 +14,7 @@ from .drawing import DARK, LIGHT, Picture
 from .figures import pictures
 from .markdown import where
 from .notation import NOTHING, elements, figure, page_faults, plain, ratio, setting, unit_of_extra
-from .summary import Summary, by_rival, in_words, lost, main_results, name_of, obstacles
+from .summary import COUNTS, Summary, by_rival, in_words, lost, main_results, name_of, obstacles
 from .table import Column, Table
 
 _TITLES = {
@@ -24,6 +24,7 @@ _TITLES = {
     "memory": "Memory",
     "compile": "Small nets, eager and compiled",
 }
+_OF_RUN = "report/section.html.j2"
 _WORST = 8
 _WORDS = {"better": "better", "same": "same, within noise", "worse": "worse", "none": "no figures"}
 _OUTPUTS = {"fresh": "by default", "warm": "used before"}
@@ -32,19 +33,16 @@ _OUTPUTS = {"fresh": "by default", "warm": "used before"}
 Drawn = tuple[str, str, str]  # a picture: light and dark data URIs, and what it shows
 
 
-class Section(Protocol):
-    """What the page knows of a section; ``template`` shows the rest. ``facts``: of the environment, by name."""
+@dataclass(frozen=True)
+class Section:
+    """``facts``: of the environment, by name; ``template`` shows ``of`` as the section."""
 
-    @property
-    def anchor(self) -> str: ...
-    @property
-    def title(self) -> str: ...
-    @property
-    def suite(self) -> str: ...
-    @property
-    def facts(self) -> Mapping[str, str]: ...
-    @property
-    def template(self) -> str: ...
+    anchor: str
+    title: str
+    suite: str
+    facts: Mapping[str, str]
+    template: str
+    of: Any
 
 
 @dataclass(frozen=True)
@@ -52,29 +50,6 @@ class _Case:
     title: str
     table: Table[Row]
     verdicts: Sequence[str]  # of its rows
-
-
-@dataclass(frozen=True)
-class _OfRun:
-    """A section about one run."""
-
-    anchor: str
-    title: str
-    suite: str
-    facts: Mapping[str, str]
-    where: str
-    interrupted: bool
-    answers: Sequence[str]
-    pictures: Sequence[Drawn]
-    summary: Table[Summary] | None
-    by_mode: Table[Summary]
-    worst: Sequence[str]
-    not_named: int
-    any_lost: bool
-    obstacles: Sequence[str]
-    cases: Sequence[_Case]
-    faults: tuple[str, str]  # the device, what one costs
-    template: str = field(default="report/section.html.j2", init=False)
 
 
 def facts(run: Measured) -> dict[str, str]:
@@ -86,21 +61,19 @@ def facts(run: Measured) -> dict[str, str]:
 
 
 def _summary(entries: Sequence[Summary], several: bool) -> Table[Summary]:
-    return Table.filled(
-        [
-            Column("rival", lambda of: f"{of.ours} against {of.rival}" if several else of.rival, number=False),
-            Column("mode", lambda of: of.mode, number=False),
-            Column("mean ratio", lambda of: f"{of.mean:.2f}" if of.compared else NOTHING),
-            Column("better", lambda of: str(of.better)),
-            Column("same", lambda of: str(of.same)),
-            Column("worse", lambda of: str(of.worse)),
-            Column("no figures", lambda of: str(of.without)),
-            Column(
-                "lowest ratio", lambda of: f"{ratio(of.worst)} – {name_of(of.worst)}" if of.worst else NOTHING, number=False
-            ),
-        ],
-        entries,
+    def lowest(of: Summary) -> str:
+        return f"{ratio(of.worst)} – {name_of(of.worst)}" if of.worst else NOTHING
+
+    columns = (
+        Column[Summary]("rival", lambda of: f"{of.ours} against {of.rival}" if several else of.rival, number=False),
+        Column[Summary]("mode", lambda of: of.mode, number=False),
+        *COUNTS,
+        Column[Summary]("no figures", lambda of: str(of.without)),
+        Column[Summary](
+            "lowest ratio", lambda of: f"{ratio(of.worst)} – {name_of(of.worst)}" if of.worst else "", number=False
+        ),
     )
+    return Table.filled(columns, entries)
 
 
 def _verdict(rows: Sequence[Row]) -> str:
@@ -179,33 +152,32 @@ def _section(number: int, run: Run, of_run: Sequence[Picture]) -> Section:
     lowest = worst or sorted((row for row in run.rows if row.ratio is not None), key=lambda row: row.ratio or 0.0)[:3]
     several = len({row.ours for row in run.rows}) > 1
     seconds = all(row.unit == "seconds" for row in run.rows)  # one mean of bytes and samples says nothing
-    return _OfRun(
-        f"run-{number}",
-        _TITLES.get(run.suite, plain(run.suite)),
-        plain(run.suite),
-        facts(run),
-        plain(where(run)),
-        run.interrupted,
-        [*(f"{plain(in_words(entry))}." for entry in main_results(run)), _verdict(run.rows)],
-        drawn(of_run),
-        _summary(by_rival(run), several) if seconds else None,
-        _summary(by_rival(run, modes=True), several),
-        [plain(f"{ratio(row)}: {row.ours} against {row.rival}, {name_of(row)}") for row in lowest[:_WORST]],
-        max(0, len(lowest) - _WORST),
-        bool(worst),
-        [
+    told = {
+        "where": plain(where(run)),
+        "interrupted": run.interrupted,
+        "answers": [*(f"{plain(in_words(entry))}." for entry in main_results(run)), _verdict(run.rows)],
+        "pictures": drawn(of_run),
+        "summary": _summary(by_rival(run), several) if seconds else None,
+        "by_mode": _summary(by_rival(run, modes=True), several),
+        "worst": [plain(f"{ratio(row)}: {row.ours} against {row.rival}, {name_of(row)}") for row in lowest[:_WORST]],
+        "not_named": max(0, len(lowest) - _WORST),
+        "any_lost": bool(worst),
+        "obstacles": [
             plain(f"{sides}: {reason} ({len(rows)} row{'s' * (len(rows) > 1)}, first {name_of(rows[0])})")
             for reason, (sides, rows) in obstacles(run.rows).items()
         ],
-        _cases(run),
-        (plain(run.environment.get("device")), page_faults(run.environment)),
-    )
+        "cases": _cases(run),
+        "faults": page_faults(run.environment),
+    }
+    title = _TITLES.get(run.suite, plain(run.suite))
+    return Section(f"run-{number}", title, plain(run.suite), facts(run), _OF_RUN, told)
 
 
 def page(of: Sequence[Section]) -> str:
     """The page of these sections."""
     names = dict.fromkeys(name for section in of for name in section.facts)
     told = {name: [section.facts.get(name, NOTHING) for section in of] for name in names}
+    benches = [section for section in of if section.template == _OF_RUN]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parents[1], encoding="utf-8"),
         autoescape=True,
@@ -216,10 +188,10 @@ def page(of: Sequence[Section]) -> str:
     return (
         environment.get_template("report/report.html.j2").render(
             sections=of,
-            benches=[section for section in of if isinstance(section, _OfRun)],
+            benches=benches,
             same=[(name, cells[0]) for name, cells in told.items() if len(set(cells)) == 1],
             differing=[(name, cells) for name, cells in told.items() if len(set(cells)) > 1],
-            faults=dict(section.faults for section in of if isinstance(section, _OfRun) and section.faults[1]),
+            faults={section.facts.get("device", ""): cost for section in benches if (cost := section.of["faults"])},
         )
         + "\n"
     )

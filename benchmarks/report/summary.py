@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..results import Row, Run
+from .notation import NOTHING
+from .table import Column
 
 # What users have without us; of other suites the first rival that a run names.
 BASELINES = {
@@ -71,6 +73,15 @@ class Summary:
     @property
     def compared(self) -> int:
         return self.better + self.same + self.worse
+
+
+# What the terminal and the page tell of each.
+COUNTS: Sequence[Column[Summary]] = (
+    Column("ratio", lambda of: f"{of.mean:.2f}" if of.compared else NOTHING),
+    Column("better", lambda of: str(of.better)),
+    Column("same", lambda of: str(of.same)),
+    Column("worse", lambda of: str(of.worse)),
+)
 
 
 def summarize(rows: Sequence[Row], mode: str = "") -> Summary:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ..results import Row, Run
 from .notation import NOTHING, figure, page_faults, plain, ratio, size
-from .summary import Summary, baseline, by_rival, in_words, less, lost, main_pairs, main_results, name_of, obstacles
+from .summary import COUNTS, Summary, baseline, by_rival, in_words, less, lost, main_pairs, main_results, name_of, obstacles
 from .table import Column, Table
 
 T = TypeVar("T")
@@ -200,15 +200,6 @@ def wrapped(text: str, width: int, indent: str = "") -> list[Text]:
     return [Text(line) for line in textwrap.wrap(plain(text), width, subsequent_indent=indent, break_on_hyphens=False)]
 
 
-_SUMMARY_VALUES: Sequence[Column[Summary]] = (
-    Column("ratio", lambda entry: f"{entry.mean:.2f}" if entry.unit and entry.worst else NOTHING),
-    Column("better", lambda entry: str(entry.better)),
-    Column("same", lambda entry: str(entry.same)),
-    Column("worse", lambda entry: str(entry.worse)),
-    Column("lowest", lambda entry: ratio(entry.worst).removesuffix(" (same)") if entry.worst else NOTHING),
-)
-
-
 def _summary(run: Run, width: int) -> Iterator[Text]:
     """What is better by how much, what is the same, what is lost, what memory is kept, what page faults cost."""
     if run.interrupted:
@@ -229,7 +220,8 @@ def _summary(run: Run, width: int) -> Iterator[Text]:
         Column[Summary]("in", lambda entry: entry.mode, number=False),
     )
     if entries:
-        yield from table("Times better", keys, _SUMMARY_VALUES, entries, width, split=False)
+        lowest = Column[Summary]("lowest", lambda entry: ratio(entry.worst).split()[0] if entry.worst else NOTHING)
+        yield from table("Times better", keys, (*COUNTS, lowest), entries, width, split=False)
     worse = lost(run.rows)
     compared = sum(row.ratio is not None for row in run.rows)
     named = "; ".join(

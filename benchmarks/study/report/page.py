@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ...report.html import Drawn, drawn, facts
+from ...report.html import Drawn, Section, drawn, facts
 from ...report.markdown import where
 from ...report.notation import plain
 from ..claims.effects import Effect
@@ -36,20 +36,6 @@ class Claim:
     effects: Table
     pictures: Sequence[Drawn]
     folded: Sequence[Table]
-
-
-@dataclass(frozen=True)
-class Section:
-    anchor: str
-    title: str
-    suite: str
-    where: str
-    interrupted: bool
-    claims: Sequence[Claim]
-    folded: Sequence[Table]
-    pictures: Sequence[Drawn]
-    facts: Mapping[str, str]
-    template: str = "study/report/study.html.j2"
 
 
 def _table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], texts: int, note: str = "") -> Table:
@@ -91,14 +77,12 @@ def section(number: int, study: Study) -> Section:
         _table("Datasets", words.DATASETS, words.datasets(study.datasets), 6),
         _table("Skipped", words.SKIPPED, words.skipped(study.skipped), 3),
     ]
-    return Section(
-        f"run-{number}",
-        "Trainings: is it true what they say of Leaky ReLU?",
-        "train",
-        plain(where(study)),
-        study.interrupted,
-        [_claim(study, claim) for claim in study.claims],
-        [table for table in folded if table.rows],
-        drawn(of_grid(study)),
-        facts(study),
-    )
+    told = {
+        "where": plain(where(study)),
+        "interrupted": study.interrupted,
+        "claims": [_claim(study, claim) for claim in study.claims],
+        "folded": [table for table in folded if table.rows],
+        "pictures": drawn(of_grid(study)),
+    }
+    title = "Trainings: is it true what they say of Leaky ReLU?"
+    return Section(f"run-{number}", title, "train", facts(study), "study/report/study.html.j2", told)

@@ -10,17 +10,78 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from ...report.drawing import LINE, SMALL, Line, Style, Theme, lay_out
+from ...report.drawing import Line, Style, Theme
 from ...report.notation import plain
 from ..claims.effects import NOT_SUPPORTED, SUPPORTED
 
+_WIDTH, LINE, SMALL, _FONT, _TITLE = 4.2, 0.17, 8.5, 9.5, 11.0
 _HALF, _WHOLE = 1.35, 1.15  # inches high: panels that stand beside others, and those that do not
 _LEFT, _RIGHT = 0.55, 0.12  # inches beside the panels, as lay_out leaves them
 _LABELS = 1.5  # inches for labels to the left
 _PER_LINE = 62  # characters
 _TICKS = (1, 2, 5, 10)
+
+
+def lay_out(
+    theme: Theme,
+    title: str,
+    legend: Sequence[Line2D | Patch],
+    heights: Sequence[float],
+    columns: int = 1,
+    bottom: float = 0.5,
+) -> Figure:
+    """A figure with a title, a legend below it, rows of panels of ``heights`` and ``bottom`` below them (inches)."""
+    wrapped = textwrap.wrap(plain(title), 42)
+    labels = [str(entry.get_label()) for entry in legend]
+    # As many legend columns as their texts leave room for.
+    per_row = max(1, min(len(labels), int(52 / (max(map(len, labels), default=1) + 5))))
+    top = 0.12 + 0.19 * len(wrapped) + (0.06 + 0.19 * math.ceil(len(labels) / per_row) if labels else 0.0)
+    gap = 0.42
+    first_gap = 0.08 if columns == 1 else 0.26  # panels that stand beside others have titles
+    height = top + first_gap + sum(heights) + gap * (len(heights) - 1) + bottom
+    drawn = Figure(figsize=(_WIDTH, height), facecolor=theme.background)
+    drawn.text(
+        0.1 / _WIDTH,
+        1 - 0.08 / height,
+        "\n".join(wrapped),
+        ha="left",
+        va="top",
+        size=_TITLE,
+        weight="bold",
+        color=theme.text,
+    )
+    if labels:
+        drawn.legend(
+            handles=legend,
+            loc="upper left",
+            bbox_to_anchor=(0.02 / _WIDTH, 1 - (0.1 + 0.19 * len(wrapped)) / height),
+            ncols=per_row,
+            frameon=False,
+            labelcolor=theme.text,
+            fontsize=_FONT,
+            handlelength=1.6,
+            columnspacing=1.2,
+            handletextpad=0.5,
+            labelspacing=0.25,
+        )
+    left, right, between = (0.55, 0.12, 0.14) if columns > 1 else (0.14, 0.14, 0.0)
+    width = (_WIDTH - left - right - between * (columns - 1)) / columns
+    y = height - top
+    for index, panel_height in enumerate(heights):
+        y -= panel_height + (gap if index else first_gap)
+        for column in range(columns):
+            x = left + column * (width + between)
+            axes = drawn.add_axes(
+                (x / _WIDTH, y / height, width / _WIDTH, panel_height / height), facecolor=theme.background
+            )
+            axes.tick_params(colors=theme.text, labelsize=SMALL, length=2.5, color=theme.faint, pad=2)
+            for side, spine in axes.spines.items():
+                spine.set_visible(side == "bottom")
+                spine.set_color(theme.faint)
+    return drawn
 
 
 @dataclass(frozen=True)
