@@ -255,11 +255,15 @@ def test_whatever_a_study_holds_is_drawn(name, theme):
 def test_texts_stay_within_their_figures():
     for picture in figures.pictures(of_claims()):
         drawn = picture.draw(LIGHT)
-        drawn.canvas.draw()
+        drawn.draw_without_rendering()  # lays it out
         box = drawn.bbox
         texts = [*drawn.texts, *(text for axes in drawn.axes if axes.get_visible() for text in axes.texts)]
         scaled = [axes for axes in drawn.axes if axes.get_visible() and axes.yaxis.get_visible()]
-        texts += [text for axes in scaled for text in axes.get_yticklabels()]
+        for axes in scaled:
+            low, high = sorted(axes.get_ylim())
+            texts += [
+                text for text in axes.get_yticklabels() if low <= text.get_position()[1] <= high
+            ]  # others are not drawn
         texts += [axes.title for axes in drawn.axes] + [text for legend in drawn.legends for text in legend.get_texts()]
         for text in texts:
             extent = text.get_window_extent()

@@ -1,4 +1,4 @@
-"""How the figures of a study are drawn: panels of lines, intervals below their labels, intervals beside their labels."""
+"""How the figures of a study are drawn: panels of lines, and intervals beside their labels. Matplotlib lays them out."""
 
 from __future__ import annotations
 
@@ -6,98 +6,46 @@ import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from ...report.drawing import Line, Style, Theme
+from ...report.drawing import MARKERS, Style, Theme
 from ...report.notation import plain
 from ..claims.effects import NOT_SUPPORTED, SUPPORTED
 
-_WIDTH, LINE, SMALL, _FONT, _TITLE = 4.2, 0.17, 8.5, 9.5, 11.0
-_HALF, _WHOLE = 1.35, 1.15  # inches high: panels that stand beside others, and those that do not
-_LEFT, _RIGHT = 0.55, 0.12  # inches beside the panels, as lay_out leaves them
-_LABELS = 1.5  # inches for labels to the left
-_PER_LINE = 62  # characters
-_TICKS = (1, 2, 5, 10)
+WIDTH = 4.2  # inches: on a phone, where a figure is as wide as the screen, 9.5 points come to 10 pixels
+_TITLE, _LEGEND, _NOTE, _LABEL = 42, 52, 62, 27  # characters in a line
+_LINE, _AROUND = 0.18, 0.42  # inches: a line of text; title and ticks of a panel
+Point = tuple[float, float, float, float]  # x, mean, low, high
+Scale = Callable[[Axes], object]  # what is done to axes once all lines are there
 
 
-def lay_out(
-    theme: Theme,
-    title: str,
-    legend: Sequence[Line2D | Patch],
-    heights: Sequence[float],
-    columns: int = 1,
-    bottom: float = 0.5,
-) -> Figure:
-    """A figure with a title, a legend below it, rows of panels of ``heights`` and ``bottom`` below them (inches)."""
-    wrapped = textwrap.wrap(plain(title), 42)
-    labels = [str(entry.get_label()) for entry in legend]
-    # As many legend columns as their texts leave room for.
-    per_row = max(1, min(len(labels), int(52 / (max(map(len, labels), default=1) + 5))))
-    top = 0.12 + 0.19 * len(wrapped) + (0.06 + 0.19 * math.ceil(len(labels) / per_row) if labels else 0.0)
-    gap = 0.42
-    first_gap = 0.08 if columns == 1 else 0.26  # panels that stand beside others have titles
-    height = top + first_gap + sum(heights) + gap * (len(heights) - 1) + bottom
-    drawn = Figure(figsize=(_WIDTH, height), facecolor=theme.background)
-    drawn.text(
-        0.1 / _WIDTH,
-        1 - 0.08 / height,
-        "\n".join(wrapped),
-        ha="left",
-        va="top",
-        size=_TITLE,
-        weight="bold",
-        color=theme.text,
-    )
-    if labels:
-        drawn.legend(
-            handles=legend,
-            loc="upper left",
-            bbox_to_anchor=(0.02 / _WIDTH, 1 - (0.1 + 0.19 * len(wrapped)) / height),
-            ncols=per_row,
-            frameon=False,
-            labelcolor=theme.text,
-            fontsize=_FONT,
-            handlelength=1.6,
-            columnspacing=1.2,
-            handletextpad=0.5,
-            labelspacing=0.25,
-        )
-    left, right, between = (0.55, 0.12, 0.14) if columns > 1 else (0.14, 0.14, 0.0)
-    width = (_WIDTH - left - right - between * (columns - 1)) / columns
-    y = height - top
-    for index, panel_height in enumerate(heights):
-        y -= panel_height + (gap if index else first_gap)
-        for column in range(columns):
-            x = left + column * (width + between)
-            axes = drawn.add_axes(
-                (x / _WIDTH, y / height, width / _WIDTH, panel_height / height), facecolor=theme.background
-            )
-            axes.tick_params(colors=theme.text, labelsize=SMALL, length=2.5, color=theme.faint, pad=2)
-            for side, spine in axes.spines.items():
-                spine.set_visible(side == "bottom")
-                spine.set_color(theme.faint)
-    return drawn
+@dataclass(frozen=True)
+class Line:
+    """``style``: a number, the same in every figure for the same thing."""
+
+    label: str
+    style: int
+    points: Sequence[Point]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """``scale``: what is done to its axes once its lines are there. ``wide``: across the whole figure, with a scale of its
-    own; the others stand in pairs and share theirs."""
+    """``wide``: across the whole figure, with a scale of its own; the others stand in pairs and share theirs."""
 
     title: str
     lines: Sequence[Line]
-    scale: Callable[[Axes], object]
+    scale: Scale
     wide: bool = False
 
 
 @dataclass(frozen=True)
 class Interval:
-    """``band``: what would matter to nobody."""
+    """``band``: what would matter to nobody. ``style``: None in the colour of texts."""
 
     label: str
     mean: float
@@ -105,6 +53,60 @@ class Interval:
     high: float
     band: tuple[float, float] = (0.0, 0.0)
     verdict: str = SUPPORTED
+    style: int | None = None
+
+
+def _style(theme: Theme, number: int | None) -> Style:
+    if number is None:
+        return Style(theme.text, MARKERS[0])
+    turn, index = divmod(number, len(theme.colors))
+    return Style(theme.colors[index], MARKERS[index], dashed=turn % 2 == 1)
+
+
+def _look(theme: Theme, style: Style) -> dict[str, Any]:
+    face = theme.background if style.dashed else style.color
+    return {
+        "color": style.color,
+        "linestyle": "--" if style.dashed else "-",
+        "marker": style.marker,
+        "markerfacecolor": face,
+    }
+
+
+def settings(theme: Theme) -> dict[Any, Any]:
+    """Matplotlib's, under which a figure is made."""
+    faces = dict.fromkeys(("figure.facecolor", "axes.facecolor"), theme.background)
+    texts = ("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor", "axes.titlecolor")
+    faint = ("axes.edgecolor", "grid.color", "xtick.color", "ytick.color")
+    spines = {f"axes.spines.{side}": False for side in ("left", "right", "top")}
+    sizes = {"axes.titlesize": 9.5, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "legend.fontsize": 9.5}
+    grid = {"axes.grid": True, "axes.axisbelow": True, "grid.alpha": 0.3, "grid.linewidth": 0.6}
+    ticks = {"xtick.major.size": 2.5, "ytick.major.size": 0.0, "xtick.major.pad": 2, "ytick.major.pad": 2}
+    colours = {**faces, **dict.fromkeys(texts, theme.text), **dict.fromkeys(faint, theme.faint)}
+    return {**colours, **spines, **sizes, **grid, **ticks, "axes.titlelocation": "left", "axes.titlepad": 3}
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(plain(text), width) or [""]
+
+
+def _figure(
+    title: str, legend: Sequence[Line2D], rows: list[Any], heights: Sequence[float], note: str
+) -> tuple[Figure, list[Axes]]:
+    """``rows``: the numbers of the axes in each, -1 for none; ``heights``: of the rows, in inches."""
+    titles, notes = _wrapped(title, _TITLE), _wrapped(note, _NOTE)
+    longest = max((len(str(handle.get_label())) for handle in legend), default=1)
+    columns = max(1, min(len(legend), _LEGEND // (longest + 5)))
+    lines = len(titles) + math.ceil(len(legend) / columns) + len(notes)
+    drawn = Figure((WIDTH, sum(heights) + _AROUND * len(rows) + _LINE * lines + 0.1), layout="constrained")
+    axes = drawn.subplot_mosaic(rows, empty_sentinel=-1, height_ratios=heights)
+    drawn.legend(
+        handles=legend, loc="outside upper left", ncols=columns, alignment="left", frameon=False, borderaxespad=0.2,
+        title="\n".join(titles), title_fontproperties={"weight": "bold", "size": 11},
+        handlelength=1.6, columnspacing=1.2, handletextpad=0.5, labelspacing=0.25,
+    )  # fmt: skip
+    drawn.supxlabel("\n".join(notes), x=0.03, ha="left", size=8.5, linespacing=1.1)
+    return drawn, [axes[number] for number in sorted(axes)]
 
 
 def round_logs(low: float, high: float) -> list[float]:
@@ -117,104 +119,44 @@ def round_logs(low: float, high: float) -> list[float]:
     return found[:: math.ceil(len(found) / 5)]
 
 
-def _wrapped(text: str, bold: bool = False) -> list[str]:
-    return textwrap.wrap(plain(text), _PER_LINE - 5 * bold)
-
-
-def _count(text: str, bold: bool = False) -> int:
-    return len(_wrapped(text, bold))
-
-
-def _rows(panels: Sequence[Panel]) -> list[list[Panel]]:
-    rows: list[list[Panel]] = []
-    for panel in panels:
-        if rows and not panel.wide and not rows[-1][0].wide and len(rows[-1]) == 1:
-            rows[-1].append(panel)
+def _rows(panels: Sequence[Panel]) -> list[list[int]]:
+    rows: list[list[int]] = []
+    for number, panel in enumerate(panels):
+        if panel.wide:
+            rows.append([number, number])
+        elif rows and rows[-1][1] < 0:
+            rows[-1][1] = number
         else:
-            rows.append([panel])
+            rows.append([number, -1])
     return rows
 
 
-def _spread(drawn: Figure, axes: Axes, left: float = _LEFT) -> None:
-    """From ``left`` inches to the figure's right edge."""
-    width, of = drawn.get_figwidth(), axes.get_position()
-    axes.set_position((left / width, of.y0, (width - left - _RIGHT) / width, of.height))
-
-
-def _below(note: str) -> float:
-    """Inches that ``note`` takes, with the ticks' labels above it."""
-    return 0.34 + 0.14 * _count(note)
-
-
-def _note(theme: Theme, drawn: Figure, note: str) -> None:
-    text = "\n".join(_wrapped(note))
-    left, bottom = 0.1 / drawn.get_figwidth(), 0.06 / drawn.get_figheight()
-    drawn.text(left, bottom, text, va="bottom", size=SMALL, linespacing=1.1, color=theme.text)
-
-
-def _plot(theme: Theme, axes: Axes, panel: Panel) -> None:
-    axes.set_title(plain(panel.title), loc="left", size=9.5, color=theme.text, pad=3)
-    for line in panel.lines:
-        x, y, low, high = zip(*line.points, strict=True)
-        axes.fill_between(x, low, high, color=line.style.color, alpha=0.18, linewidth=0)
-        axes.plot(
-            x, y, color=line.style.color, linewidth=1.4, linestyle="--" if line.style.dashed else "-",
-            marker=line.style.marker, markersize=3.4, markevery=max(1, len(x) // 6),
-            markerfacecolor=theme.background if line.style.dashed else line.style.color,
-        )  # fmt: skip
-    axes.grid(axis="y", color=theme.faint, alpha=0.3, linewidth=0.6)
-    axes.set_axisbelow(True)
-
-
-def _legend(theme: Theme, panels: Sequence[Panel]) -> list[Line2D]:
-    styles = {line.label: line.style for panel in panels for line in panel.lines}
-    return [
-        Line2D(
-            [], [], label=plain(label), color=style.color, linestyle="--" if style.dashed else "-",
-            marker=style.marker, markersize=4, markerfacecolor=theme.background if style.dashed else style.color,
-        )
-        for label, style in styles.items()
-    ]  # fmt: skip
-
-
-def panels(theme: Theme, title: str, of: Sequence[Panel], note: str, over: Callable[[Axes], object]) -> Figure:
+def panels(theme: Theme, title: str, of: Sequence[Panel], note: str, over: Scale) -> Figure:
     """Small multiples; ``over``: what is done to the horizontal axis of each."""
+    styles = {line.label: _style(theme, line.style) for panel in of for line in panel.lines}
+    legend = [Line2D([], [], label=plain(label), markersize=4, **_look(theme, style)) for label, style in styles.items()]
     rows = _rows(of)
-    heights = [_WHOLE if row[0].wide else _HALF for row in rows]
-    drawn = lay_out(theme, title, _legend(theme, of), heights, columns=2, bottom=_below(note))
-    first, sharing = drawn.axes[0], None
-    shown = []
-    for row, beside in zip(rows, zip(drawn.axes[::2], drawn.axes[1::2], strict=True), strict=True):
-        for axes, panel in zip(beside, row, strict=False):
-            if axes is not first:
-                axes.sharex(first)
-            if not panel.wide:
-                if sharing:
-                    axes.sharey(sharing)
-                sharing = axes
-            _plot(theme, axes, panel)
-            shown.append((axes, panel))
-        beside[1].set_visible(len(row) == 2)
-        if row[0].wide:
-            _spread(drawn, beside[0])
-        beside[1].tick_params(axis="y", labelleft=False, length=0)
-    for axes, panel in shown:
+    drawn, axes_of = _figure(title, legend, rows, [1.1] * len(rows), note)
+    pairs = [axes for axes, panel in zip(axes_of, of, strict=True) if not panel.wide]
+    for axes, panel in zip(axes_of, of, strict=True):
+        if axes is not axes_of[0]:
+            axes.sharex(axes_of[0])
+        if not panel.wide and axes is not pairs[0]:
+            axes.sharey(pairs[0])
+        axes.set_title(plain(panel.title))
+        axes.grid(visible=False, axis="x")
+        for line in panel.lines:
+            x, y, low, high = zip(*line.points, strict=True)
+            look = _look(theme, styles[line.label])
+            axes.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0)
+            axes.plot(x, y, linewidth=1.4, markersize=3.4, markevery=max(1, len(x) // 6), **look)
+    for number, (axes, panel) in enumerate(zip(axes_of, of, strict=True)):
         panel.scale(axes)
-        axes.yaxis.set_minor_locator(NullLocator())
         over(axes)
-        axes.xaxis.set_minor_locator(NullLocator())
-    _note(theme, drawn, note)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_locator(NullLocator())
+        axes.tick_params(labelleft=panel.wide or any(row[0] == number for row in rows))
     return drawn
-
-
-def _interval(theme: Theme, axes: Axes, of: Interval, y: float, style: Style) -> None:
-    if of.band[0] < of.band[1]:
-        axes.barh(y, of.band[1] - of.band[0], 0.94, left=of.band[0], color=theme.faint, alpha=0.35, linewidth=0)
-    axes.hlines(y, of.low, of.high, color=style.color, linewidth=1.6)
-    # Verdicts are told apart without colour: full, crossed out, empty.
-    marker = "x" if of.verdict == NOT_SUPPORTED else style.marker
-    face = style.color if of.verdict == SUPPORTED and not style.dashed else theme.background
-    axes.plot([of.mean], [y], color=style.color, marker=marker, markersize=5.5, markerfacecolor=face, markeredgewidth=1.4)
 
 
 def _logarithmic_from(intervals: Sequence[Interval]) -> float | None:
@@ -226,72 +168,52 @@ def _logarithmic_from(intervals: Sequence[Interval]) -> float | None:
 
 def _logarithmic(axes: Axes, start: float) -> None:
     axes.set_xscale("symlog", linthresh=start)
-    farthest = max(map(abs, axes.get_xlim()))
-    powers = [start * 10.0**power for power in range(math.ceil(math.log10(farthest / start)) + 1)]
-    low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(FixedLocator([x for x in (*(-p for p in powers), 0.0, *powers) if low <= x <= high]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    powers = [start]
+    while powers[-1] < max(map(abs, axes.get_xlim())):
+        powers.append(10 * powers[-1])
+    axes.xaxis.set_major_locator(FixedLocator([*(-power for power in powers), 0.0, *powers]))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
-def forest(theme: Theme, title: str, groups: Sequence[tuple[str, Sequence[Interval]]], note: str) -> Figure:
-    """Each interval below its label, groups below their names, one axis for all and a line across at 0."""
-    intervals = [row for _, rows in groups for row in rows]
-    start = _logarithmic_from(intervals)
-    note += f" Logarithmic beyond {start:g}." if start else ""
-    total = sum(_count(name, bold=True) + sum(_count(row.label) + 1 for row in rows) + 0.4 for name, rows in groups)
-    drawn = lay_out(theme, title, [], [total * LINE], bottom=_below(note))
-    (axes,) = drawn.axes
-    axes.set_ylim(total, 0)
-    style = Style(theme.text, "o")
-    y = 0.0
-
-    def write(text: str, bold: bool = False) -> None:
-        nonlocal y
-        axes.text(
-            0, y + 0.1, "\n".join(_wrapped(text, bold)), transform=axes.get_yaxis_transform(), size=SMALL,
-            color=theme.text, va="top", weight="bold" if bold else "normal", linespacing=1.1,
-        )  # fmt: skip
-        y += _count(text, bold)
-
-    for name, rows in groups:
-        write(name, bold=True)
-        for row in rows:
-            write(row.label)
-            axes.vlines(0, y, y + 1, color=theme.text, linewidth=0.9, zorder=1)
-            _interval(theme, axes, row, y + 0.5, style)
-            y += 1
-        y += 0.4
-    axes.margins(x=0.04)
-    if start:
-        _logarithmic(axes, start)
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(6, steps=_TICKS))
-    axes.yaxis.set_visible(False)
-    _note(theme, drawn, note)
-    return drawn
-
-
-def labelled(
-    theme: Theme, title: str, groups: Sequence[tuple[str, Sequence[tuple[Interval, Style]]]], start: float, note: str
+def forest(
+    theme: Theme, title: str, groups: Sequence[tuple[str, Sequence[Interval]]], note: str, start: float, form: str
 ) -> Figure:
-    """Each interval beside its label, a panel for each group, with the same axis and a line across at ``start``."""
-    drawn = lay_out(theme, title, [], [len(rows) * LINE for _, rows in groups], columns=2, bottom=_below(note))
-    everything = [end for _, rows in groups for row, _ in rows for end in (row.low, row.high, start)]
-    room = 0.04 * (max(everything) - min(everything) or 1.0)
-    for axes, hidden, (name, rows) in zip(drawn.axes[::2], drawn.axes[1::2], groups, strict=True):
-        hidden.set_visible(False)
-        _spread(drawn, axes, _LABELS)
-        axes.set_title(plain(name), loc="left", size=9.5, weight="bold", color=theme.text, pad=3)
+    """Each interval beside its label, a panel for each group, with the same axis and a line across at ``start``.
+
+    ``form``: of the numbers below.
+    """
+    logarithmic = _logarithmic_from([row for _, rows in groups for row in rows])
+    note += f" Logarithmic beyond {logarithmic:g}." if logarithmic else ""
+    labels = [[_wrapped(row.label, _LABEL) for row in rows] for _, rows in groups]
+    # A row is as high as its label.
+    heights = [[len(lines) + 0.25 for lines in of_group] for of_group in labels]
+    inches = [0.16 * sum(each) for each in heights]
+    drawn, axes_of = _figure(title, [], [[number] for number in range(len(groups))], inches, note)
+    for axes, (name, rows), texts, of_group in zip(axes_of, groups, labels, heights, strict=True):
+        if axes is not axes_of[0]:
+            axes.sharex(axes_of[0])
+        axes.set_title(plain(name), weight="bold")
+        axes.grid(visible=False, axis="y")
         axes.axvline(start, color=theme.text, linewidth=0.9, zorder=1)
-        for y, (row, style) in enumerate(rows):
-            _interval(theme, axes, row, y, style)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_yticks(range(len(rows)), [plain(row.label) for row, _ in rows])
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlim(min(everything) - room, max(everything) + room)
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=_TICKS))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}×"))
-        axes.grid(axis="x", color=theme.faint, alpha=0.3, linewidth=0.6)
-        axes.set_axisbelow(True)
-    _note(theme, drawn, note)
+        middles = [sum(of_group[:number]) + height / 2 for number, height in enumerate(of_group)]
+        for row, y, height in zip(rows, middles, of_group, strict=True):
+            style = _style(theme, row.style)
+            if row.band[0] < row.band[1]:
+                axes.barh(y, row.band[1] - row.band[0], 0.9 * height, left=row.band[0], color=theme.faint, alpha=0.35)
+            # Verdicts are told apart without colour: full, crossed out, empty.
+            look = _look(theme, style) | {"linestyle": "-"}
+            if row.verdict == NOT_SUPPORTED:
+                look["marker"] = "x"
+            elif row.verdict != SUPPORTED:
+                look["markerfacecolor"] = theme.background
+            sides = [[row.mean - row.low], [row.high - row.mean]]
+            axes.errorbar([row.mean], [y], xerr=sides, elinewidth=1.6, markersize=5.5, markeredgewidth=1.4, **look)
+        axes.set_ylim(sum(of_group), 0)
+        axes.set_yticks(middles, ["\n".join(lines) for lines in texts])
+    for axes in axes_of:
+        axes.margins(x=0.04)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
+        if logarithmic:
+            _logarithmic(axes, logarithmic)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: form.format(x)))
     return drawn
