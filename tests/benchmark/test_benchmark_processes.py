@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 from leakyrelu_bench import cli
-from leakyrelu_bench.measure import contest, parent, plan, processes, scoring
+from leakyrelu_bench.measure import contest, plan, processes, scoring
 from leakyrelu_bench.suites import ops
 
 from releases import needs_install
@@ -74,10 +74,10 @@ def test_a_mismatch_in_the_process_is_sent(monkeypatch):
         raise contest.MismatchError("the function differs")
 
     monkeypatch.setattr(ops, "check_same_bits", differs)
-    monkeypatch.setattr(parent, "end_with_parent", lambda _: None)
+    monkeypatch.setattr(processes, "end_with_parent", lambda _: None)
     sent = []
     with restored():
-        parent.belong_to(os.getppid())
+        processes.belong_to(os.getppid())
         plan.take_pass(sent.append, small_plan()[0].again, 0)
     (error,) = sent
     assert isinstance(error, contest.MismatchError)
@@ -95,7 +95,7 @@ def test_a_mismatch_that_was_sent_is_raised():
 HELD = """
 import multiprocessing, os, signal, time
 from pathlib import Path
-from leakyrelu_bench.measure.parent import interrupts_held
+from leakyrelu_bench.measure.processes import interrupts_held
 child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
 try:
     with interrupts_held():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ...measure.parent import belong_to, interrupts_held
+from ...measure.processes import belong_to, interrupts_held
 from .. import data as datasets
 from . import ranks
 from .configuration import Configuration

@@ -17,7 +17,7 @@ import torch
 import leakyrelu_ext
 
 from ...measure.compiling import first_line
-from ...measure.parent import end_with_parent
+from ...measure.processes import end_with_parent
 from ...models import MODELS, Model
 from ..agreement import Agreement
 from ..variants import OURS, OURS_OUT_OF_PLACE, OUT_OF_PLACE, VARIANTS, Made, Variant, make
