@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...report.drawing import DARK, LIGHT, Picture
 from ...report.markdown import where
 from ...report.notation import plain
-from ..claims.effects import Effect
-from ..study import ArmResult, ClaimResult, Study
-from . import words
+from ..study import Study
+from . import content
 from .figures import of_claim, of_grid
 
-
-@dataclass(frozen=True)
-class Table:
-    """``texts``: how many columns come before those of figures. ``note``: what goes for all rows."""
-
-    title: str
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    texts: int
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Claim:
-    name: str
-    statement: str
-    source: str
-    method: str
-    verdict: str
-    counted: str
-    effects: Table
-    pictures: Sequence[tuple[str, str, str]]  # light and dark data URIs, and what they show
-    folded: Sequence[Table]
+Drawn = tuple[str, str, str]  # light and dark data URIs, and what they show
 
 
 @dataclass(frozen=True)
@@ -45,61 +22,24 @@ class Section:
     suite: str
     where: str
     interrupted: bool
-    claims: Sequence[Claim]
-    folded: Sequence[Table]
-    pictures: Sequence[tuple[str, str, str]]
+    claims: Sequence[tuple[content.Claim, Sequence[Drawn]]]
+    others: Sequence[content.Table]
+    pictures: Sequence[Drawn]
 
 
-def _table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], texts: int, note: str = "") -> Table:
-    return Table(title, headings, [[plain(cell) for cell in row] for row in rows], texts, plain(note))
-
-
-def _effects(title: str, effects: Sequence[Effect], among: Sequence[Effect]) -> Table:
-    return _table(title, words.EFFECTS, [words.effect(each, among) for each in effects], 5)
-
-
-def _arms(arms: Sequence[ArmResult]) -> Table:
-    return _table("All arms", words.ARMS, words.arms(arms), 3, words.common(arms))
-
-
-def _drawn(pictures: Sequence[Picture]) -> list[tuple[str, str, str]]:
+def _drawn(pictures: Sequence[Picture]) -> list[Drawn]:
     return [(picture.data_uri(LIGHT), picture.data_uri(DARK), plain(picture.alt)) for picture in pictures]
-
-
-def _claim(study: Study, of: ClaimResult) -> Claim:
-    among = of.effects + of.others
-    folded = [
-        _effects("Beside that", of.others, among),
-        _table("All training steps", words.COSTS, map(words.cost, of.costs), 2),
-        _arms(of.arms),
-    ]
-    return Claim(
-        plain(of.name),
-        plain(of.statement),
-        plain(of.source),
-        plain(of.method),
-        of.verdict,
-        words.counted(of.effects),
-        _effects("Effects", of.effects, among),
-        _drawn(of_claim(study, of)),
-        [table for table in folded if table.rows],
-    )
 
 
 def section(number: int, study: Study) -> Section:
     """``number``: of the run on the page."""
-    folded = [
-        _arms(study.arms),
-        _table("Datasets", words.DATASETS, words.datasets(study.datasets), 6),
-        _table("Skipped", words.SKIPPED, words.skipped(study.skipped), 3),
-    ]
     return Section(
         f"run-{number}",
         "Trainings: is it true what they say of Leaky ReLU?",
         "train",
         plain(where(study)),
         study.interrupted,
-        [_claim(study, claim) for claim in study.claims],
-        [table for table in folded if table.rows],
+        [(content.claim(claim), _drawn(of_claim(study, claim))) for claim in study.claims],
+        [*content.grid(study), *(table for table in content.datasets(study) if table.rows)],
         _drawn(of_grid(study)),
     )
