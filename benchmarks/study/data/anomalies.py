@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Dataset, Split, installed_file, standardised
+from .base import Parts, Split, installed_file, standardised
 
 # Two of its heartbeats.
 WINDOW = 40
@@ -47,9 +47,9 @@ def runs(length: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     return between, held
 
 
-def ecg() -> Dataset:
+def ecg(name: str, _: Path | None) -> Parts:
     """Of aeon's series with anomalies the only one with enough to learn from: the others have one and none."""
-    paths = [installed_file("aeon", f"UnitTest/ecg-diff-count-3_{part}.csv", "anomaly") for part in ("TRAIN_A", "TEST")]
+    paths = [installed_file("aeon", f"UnitTest/ecg-diff-count-3_{part}.csv", name) for part in ("TRAIN_A", "TEST")]
     series, test = (_read(path) for path, _ in paths)
     between, held = runs(len(series[0]))
     windows = [_windows(*series, between), _windows(*series, held), _windows(*test, [(0, len(test[0]))])]
@@ -57,15 +57,4 @@ def ecg() -> Dataset:
     train, validation, last = (
         Split((x, torch.full((len(x),), WINDOW)), labels) for x, (_, labels) in zip(inputs, windows, strict=True)
     )
-    return Dataset(
-        "anomaly",
-        "anomaly",
-        f"whether an anomaly is in {WINDOW} points of a synthetic ECG; each of 3 kinds once to learn from, once to test",
-        f"Wenig et al.: TimeEval, PVLDB 2022, ecg-diff-count-3, in {paths[0][1]}",
-        "macro-F1",
-        2,
-        "frames",
-        train,
-        validation,
-        last,
-    )
+    return paths[0][1], train, validation, last

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.metadata
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -62,13 +63,28 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
-    vocabulary: int | None = field(default=None, kw_only=True)
+    vocabulary: int | None = None
 
 
-def divided(labels: Tensor, share: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+# What a reader of files gives: the wheel that they come from, with its version, then train, validation and test.
+Parts = tuple[str, Split, Split, Split]
+# ``read(name, folder)``; the name is for the message if something is missing.
+Reader = Callable[[str, Path | None], Parts]
+
+
+def divided(labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """Indices of the rest and of ``share``, each class in both in proportion; the same whenever it is asked."""
-    rest, part = train_test_split(np.arange(len(labels)), test_size=share, stratify=labels.numpy(), random_state=seed)
+    rest, part = train_test_split(np.arange(len(labels)), test_size=share, stratify=labels.numpy(), random_state=0)
     return torch.as_tensor(np.sort(rest)), torch.as_tensor(np.sort(part))
+
+
+def numbered(train: Sequence[str], test: Sequence[str], path: Path) -> tuple[Tensor, Tensor]:
+    """Labels, of classes in alphabetical order; ``path``: of the test part, which must have no others."""
+    classes = sorted(set(train))
+    if not set(test) <= set(classes):
+        raise ValueError(f"{path}: labels that the training part lacks")
+    one, other = (torch.tensor([classes.index(label) for label in labels]) for labels in (train, test))
+    return one, other
 
 
 def standardised(train: Tensor, *others: Tensor, dims: tuple[int, ...] = (0,)) -> tuple[Tensor, ...]:

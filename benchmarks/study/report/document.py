@@ -5,8 +5,10 @@ from __future__ import annotations
 import html
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+import jinja2
 
 from ...report.drawing import Picture
 from ...report.markdown import table as markdown_table
@@ -14,122 +16,28 @@ from ...report.markdown import text as markdown_text
 from ...report.markdown import where
 from ...report.notation import plain
 from ...results import write
-from ..claims.effects import Effect
-from ..study import ArmResult, ClaimResult, Study
-from . import words
+from ..study import Study
+from . import content
 from .figures import of_claim, of_grid
 
-_HEAD = """\
-# Is it true what they say of Leaky ReLU?
-
-<!-- Written by `leakyrelu-bench report … --study`; change benchmarks/study instead. -->
-
-`leakyrelu-bench train {call}`, {where}.
-
-{summary}
-
-## How it was done
-
-Small networks, real data, one CPU. An arm is everything but learning rate and seed. Each arm gets the same sweep of learning
-rates (by optimiser), with seeds that nothing else uses, judged by the lowest loss on the validation split, mean over those
-seeds; with the rate that wins it trains again from each of the fresh seeds. A seed decides the weights, the order of the
-data and dropout, so arms are compared seed by seed. The test split is looked at once a run, with the weights of the lowest
-validation loss (runs without early stopping: the last). Nothing is tuned for one arm. {effort}
-
-An effect is the mean difference over seeds, positive in the direction of the claim, with a 95 % interval by Student's t.
-Intervals are not corrected for how many there are: of twenty, one will err. An effect is *supported* if its interval lies
-above 0 and the effect is as large as what would matter (its margin: half a point of the test score, say), *not supported* if
-even the upper bound is less than that, else *undecided*. A margin below 0 is what may be lost at most. A claim is supported
-if some of its effects are and none is not, not supported the other way round, else undecided on this data. Few seeds find
-large effects only.
-"""
 # What changes no figure, or is in the line that tells the machine.
 _UNTOLD = ("device", "threads", "jobs", "data")
-_TAIL = """\
-## What this does not tell
-
-Networks of other sizes, longer training, other data, GPUs. Small test splits (wine: 36 samples) move by whole points for one
-sample. The margins of what matters are ours. Times are one machine's. Two learning rates can reach nearly the same loss, one
-of them sooner: where two arms got different ones (they stand in the tables of arms), that is part of their effect.
-"""
 
 
-def _rows(columns: Sequence[str], rows: Iterable[Sequence[str]], texts: int) -> str:
-    return markdown_table(columns, [[markdown_text(cell) for cell in row] for row in rows], texts) + "\n"
-
-
-def summary(study: Study) -> str:
-    """A table, a line a claim."""
-    if not study.claims:
-        return ""
-    rows = [
-        (
-            claim.statement,
-            claim.verdict,
-            words.counted(claim.effects),
-            ", ".join(dict.fromkeys(e.dataset for e in claim.effects)),
-        )
-        for claim in study.claims
-    ]
-    return _rows(("they say", "verdict", "effects", "on"), rows, 4)
+def _table(of: content.Table) -> str:
+    table = markdown_table(of.headings, [[markdown_text(cell) for cell in row] for row in of.rows], of.texts)
+    return f"{markdown_text(of.note)}\n\n{table}" if of.note else table
 
 
 def _images(pictures: Sequence[Picture], folder: str | None) -> str:
+    """``folder``: of the pictures; None: without them."""
     if folder is None:
         return ""
-    images = [
-        f'<img src="{html.escape(folder)}/{picture.name}.png" width="49%" alt="{html.escape(plain(picture.alt))}">'
+    place = html.escape(folder)
+    return "".join(
+        f'<img src="{place}/{picture.name}.png" width="49%" alt="{html.escape(plain(picture.alt))}">\n'
         for picture in pictures
-    ]
-    return "\n".join(images) + "\n"
-
-
-def _folded(what: str, text: str) -> str:
-    return f"<details><summary>{what}</summary>\n\n{text}\n</details>\n"
-
-
-def _effects(effects: Sequence[Effect], among: Sequence[Effect]) -> str:
-    return _rows(words.EFFECTS, [words.effect(each, among) for each in effects], 5)
-
-
-def _claim(study: Study, claim: ClaimResult, folder: str | None) -> str:
-    among = claim.effects + claim.others
-    parts = [
-        f"## {markdown_text(claim.name)}\n",
-        f"> {markdown_text(claim.statement)}\n",
-        f"Who says it: {markdown_text(claim.source)}. {markdown_text(claim.method)}\n",
-        f"**{claim.verdict.capitalize()}** on this data: {words.counted(claim.effects)}.\n",
-        _effects(claim.effects, among),
-        _images(of_claim(study, claim), folder),
-    ]
-    if claim.others:
-        parts.append(_folded("Beside that", _effects(claim.others, among)))
-    if claim.costs:
-        parts.append(_folded("All training steps", _rows(words.COSTS, map(words.cost, claim.costs), 2)))
-    if claim.arms:
-        parts.append(_folded("All arms", _arms(claim.arms)))
-    return "\n".join(parts)
-
-
-def _arms(arms: Sequence[ArmResult]) -> str:
-    common = words.common(arms)
-    return (markdown_text(common) + "\n\n" if common else "") + _rows(words.ARMS, words.arms(arms), 3)
-
-
-def _by_domain(study: Study) -> str:
-    """Of every dataset the arms with Leaky ReLU and ReLU as they usually are."""
-    arms = [arm for claim in study.claims if claim.name == "domains" for arm in claim.arms]
-    parts = []
-    for domain in dict.fromkeys(arm.domain for arm in arms):
-        parts.append(f"### {markdown_text(domain)}\n\n" + _arms([arm for arm in arms if arm.domain == domain]))
-    return "## By domain\n\n" + "\n".join(parts) if parts else ""
-
-
-def _datasets(study: Study) -> str:
-    text = "## Datasets\n\n" + _rows(words.DATASETS, words.datasets(study.datasets), 6)
-    if study.skipped:
-        text += "\nSkipped:\n\n" + _rows(words.SKIPPED, words.skipped(study.skipped), 3)
-    return text
+    )
 
 
 def _call(study: Study) -> str:
@@ -159,21 +67,34 @@ def _effort(study: Study) -> str:
     return f"Here: {', '.join(found)}, {len(study.outcomes)} trainings in all." if found else ""
 
 
+def _opening(study: Study) -> str:
+    return f"`leakyrelu-bench train {_call(study)}`, {markdown_text(where(study))}."
+
+
 def render(study: Study, folder: str | None) -> str:
     """The document; ``folder``: of its pictures, from where it lies; None: without pictures."""
-    head = _HEAD.format(call=_call(study), where=markdown_text(where(study)), summary=summary(study), effort=_effort(study))
-    parts = [head.rstrip() + "\n"]
-    parts += [_claim(study, claim, folder) for claim in study.claims]
-    if study.arms:
-        parts.append("## Grid\n\n" + _arms(study.arms) + "\n" + _images(of_grid(study), folder))
-    parts += [_by_domain(study), _datasets(study), _TAIL]
-    return "\n".join(part for part in parts if part)
+    loader = jinja2.FileSystemLoader(Path(__file__).parent, encoding="utf-8")
+    environment = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["text"] = markdown_text
+    text = environment.get_template("study.md.j2").render(
+        table=_table,
+        opening=_opening(study),
+        effort=_effort(study),
+        summary=content.summary(study),
+        claims=[(content.claim(claim), _images(of_claim(study, claim), folder)) for claim in study.claims],
+        grid=content.grid(study),
+        pictures=_images(of_grid(study), folder),
+        domains=content.domains(study),
+        datasets=content.datasets(study),
+    )
+    return re.sub(r"\n{3,}", "\n\n", text) + "\n"
 
 
 def overview(study: Study, folder: str) -> str:
     """For the page of results: the claims, and the figures of the first of them."""
-    head = f"`leakyrelu-bench train {_call(study)}`, {markdown_text(where(study))}.\n\n"
-    return head + summary(study) + "\n" + "".join(_images(of_claim(study, claim)[:2], folder) for claim in study.claims[:1])
+    tables = "".join(_table(of) + "\n" for of in content.summary(study))
+    images = "".join(_images(of_claim(study, claim)[:2], folder) for claim in study.claims[:1])
+    return f"{_opening(study)}\n\n{tables}\n{images}"
 
 
 def save(study: Study, path: Path, pictures: Path | None) -> None:

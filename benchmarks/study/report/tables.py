@@ -2,58 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 from rich.markup import escape
 from rich.table import Table
 
 from ..claims.effects import NOT_SUPPORTED, SUPPORTED
-from ..study import ArmResult, ClaimResult, Study
-from . import words
+from ..study import Study
+from . import content, words
 
 _COLOURS = {SUPPORTED: "green", NOT_SUPPORTED: "red"}
 
 
-def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], texts: int) -> Table:
-    """``texts``: how many columns come before those of figures."""
-    table = Table(title=escape(title), title_justify="left")
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < texts else "right")
-    dataset = columns.index("dataset")
-    last = None
-    for row in rows:
-        if last not in (None, row[dataset]):
-            table.add_section()
-        last = row[dataset]
-        table.add_row(*(f"[{_COLOURS[cell]}]{cell}[/]" if cell in _COLOURS else escape(cell) for cell in row))
+def _table(title: str, of: content.Table) -> Table:
+    table = Table(title=escape(f"{title}. {of.note}" if of.note else title), title_justify="left")
+    for number, column in enumerate(of.headings):
+        table.add_column(column, justify="left" if number < of.texts else "right")
+    datasets = [row[of.headings.index("dataset")] for row in of.rows]
+    for row, dataset, following in zip(of.rows, datasets, [*datasets[1:], None], strict=False):
+        cells = (f"[{_COLOURS[cell]}]{cell}[/]" if cell in _COLOURS else escape(cell) for cell in row)
+        table.add_row(*cells, end_section=dataset != following)
     return table
 
 
-def _arms(title: str, arms: Sequence[ArmResult]) -> Table:
-    return _table(f"{title}: arms. {words.common(arms)}".strip(), words.ARMS, words.arms(arms), 3)
-
-
-def _of_claim(claim: ClaimResult) -> list[Table]:
-    among = claim.effects + claim.others
-    effects, others = ([words.effect(each, among) for each in of] for of in (claim.effects, claim.others))
-    title = f"{claim.name}: “{claim.statement}” {claim.verdict.upper()}"
-    tables = [_table(title, words.EFFECTS, effects, 5)]
-    if others:
-        tables.append(_table(f"{claim.name}: beside that", words.EFFECTS, others, 5))
-    if claim.costs:
-        tables.append(_table(f"{claim.name}: training steps", words.COSTS, map(words.cost, claim.costs), 2))
-    if claim.arms:
-        tables.append(_arms(claim.name, claim.arms))
-    return tables
-
-
 def of(study: Study) -> list[Table]:
-    tables = [table for claim in study.claims for table in _of_claim(claim)]
-    if study.arms:
-        tables.append(_arms("grid", study.arms))
-    if study.skipped:
-        tables.append(_table("Skipped", words.SKIPPED, words.skipped(study.skipped), 3))
-    return tables
+    tables = []
+    for claim in map(content.claim, study.claims):
+        tables.append(_table(f"{claim.name}: “{claim.statement}” {claim.verdict.upper()}", claim.effects))
+        tables += [_table(f"{claim.name}: {table.title.lower()}", table) for table in claim.others]
+    return tables + [_table(table.title, table) for table in (*content.grid(study), *content.skipped(study))]
 
 
 def summary(study: Study) -> str:
@@ -62,5 +37,5 @@ def summary(study: Study) -> str:
         lines.append("interrupted: only what was finished until then; --resume goes on")
     if not (study.claims or study.arms):
         lines.append("nothing is finished")
-    lines += [words.verdict(claim) for claim in study.claims]
+    lines += [f"{claim.name}: {claim.verdict} ({words.counted(claim.effects)})" for claim in study.claims]
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...report.notation import NOTHING
 from ..claims.effects import VERDICTS, Effect
-from ..study import ArmResult, ClaimResult, Cost, Skipped
+from ..study import ArmResult, Cost
 from ..training.configuration import ACTIVATIONS, INITIALISATIONS, OPTIMISERS, REGULARISATIONS, SCHEDULES
 
 # The verdict first: a phone shows three columns or four.
@@ -162,16 +162,7 @@ def datasets(of: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     return [[name, *(str(facts.get(column, NOTHING)) for column in DATASETS[1:])] for name, facts in of.items()]
 
 
-def skipped(of: Sequence[Skipped]) -> list[tuple[str, str, str]]:
-    """Cells under SKIPPED."""
-    return [(each.dataset, each.why, each.command) for each in of]
-
-
 def counted(effects: Sequence[Effect]) -> str:
     """How many have which verdict: "3 supported, 1 undecided"."""
     verdicts = [each.verdict for each in effects]
     return ", ".join(f"{verdicts.count(each)} {each}" for each in VERDICTS if each in verdicts) or "no effect measured"
-
-
-def verdict(of: ClaimResult) -> str:
-    return f"{of.name}: {of.verdict} ({counted(of.effects)})"
