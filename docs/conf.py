@@ -10,7 +10,7 @@ from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))  # for the extension `measured`
+sys.path.insert(0, str(HERE / "_extensions"))
 
 import leakyrelu_ext  # noqa: E402
 

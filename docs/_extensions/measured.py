@@ -21,7 +21,7 @@ from leakyrelu_bench.results import Row, load
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 def _pair(row: Row, extra: str) -> str:
