@@ -6,7 +6,6 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -20,7 +19,6 @@ from .claims.judging import study_of
 from .claims.plan import COST, Plan, effort_of, entries_of, level, plan_of, present
 from .data import Dataset
 from .report import tables
-from .study import Study
 from .training import journal as journals
 from .training import ranks
 from .training.configuration import Configuration
@@ -32,17 +30,8 @@ from .training.running import RunError, Setting, run_all
 COST_PASSES = {"quick": (3, 1.0), "usual": (7, 3.0), "full": (10, 6.0)}
 # What a claim decides for itself.
 OF_GRID = (
-    "activation",
-    "slope",
-    "init",
-    "regularisation",
-    "optimiser",
-    "schedule",
-    "network",
-    "depth",
-    "observe",
-    "patience",
-    "learning_rate",
+    *("activation", "slope", "init", "regularisation", "optimiser", "schedule", "network", "depth"),
+    *("observe", "patience", "learning_rate"),
 )
 
 
@@ -86,7 +75,7 @@ def _launch(arguments: Namespace, raw: Sequence[str]) -> int:
 
 def check(arguments: Namespace) -> None:
     """Raises ResultsError for arguments that do not go together; sets those that follow from others."""
-    if arguments.claim and (given := [name for name in OF_GRID if _given(arguments, name)]):
+    if arguments.claim and (given := [name for name in OF_GRID if _given(getattr(arguments, name))]):
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ResultsError(f"argument --claim: decides by its own arms, not with {options}")
     if arguments.slope and arguments.activation and "leaky_relu" not in arguments.activation:
@@ -103,9 +92,8 @@ def check(arguments: Namespace) -> None:
         raise ResultsError(f"{twice.pop()}: is given twice")
 
 
-def _given(arguments: Namespace, name: str) -> bool:
-    value = getattr(arguments, name)
-    return not (value is None or value is False or value == [] or value == "default")
+def _given(value: object) -> bool:
+    return value is not None and value is not False and value not in ([], "default")
 
 
 def main(arguments: Namespace, raw: Sequence[str]) -> int:
@@ -154,18 +142,14 @@ def _run(arguments: Namespace) -> int:
     if not ranks.first():
         return status
     found = study_of(arguments, facts, here, skipped, plan, journal, status != 0)
-    _save(found, arguments.json, arguments.html)
+    if arguments.json:
+        study.save(found, arguments.json)
+    if arguments.html:
+        from ..report.html import page
+        from .report.page import section
+
+        write(arguments.html, page([section(1, found)]))
     for table in tables.of(found):
         say(table)
     say(tables.summary(found), highlight=False, soft_wrap=True, markup=False)
     return status if here else 1
-
-
-def _save(found: Study, json: Path | None, html: Path | None) -> None:
-    if json:
-        study.save(found, json)
-    if html:
-        from ..report.html import page
-        from .report.page import section
-
-        write(html, page([section(1, found)]))

@@ -12,7 +12,8 @@ pytest.importorskip("rich")
 from leakyrelu_bench import results
 from leakyrelu_bench.report import compare, summary, terminal
 from rich.console import Console
-from test_benchmark_report import example_runs, hostile_runs, odd_runs
+
+from benchmark_samples import example_runs, hostile_runs, odd_runs
 
 pytestmark = pytest.mark.cpu_only
 

@@ -23,8 +23,8 @@ from leakyrelu_bench.study.claims.effects import VERDICTS, Effect
 from leakyrelu_bench.study.report import document, figures, tables, words
 from leakyrelu_bench.study.training.configuration import CLAIMS
 from rich.console import Console
-from test_benchmark_report import example_runs, files_of
 
+from benchmark_samples import example_runs, files_of
 from browser_page import browser as browser  # the fixture
 from browser_page import check_page, check_that_nothing_runs
 from study_samples import ODD, SKIPPED, hostile, odd, of_claims, of_grid, study_from

@@ -14,7 +14,8 @@ from leakyrelu_bench.study.data import Dataset, Split
 from leakyrelu_bench.study.study import Cost, Skipped
 from leakyrelu_bench.study.training.configuration import DATASETS
 from leakyrelu_bench.study.training.outcome import CURVES, Outcome
-from test_benchmark_report import ENVIRONMENT, HOSTILE
+
+from benchmark_samples import ENVIRONMENT, HOSTILE
 
 DOMAINS = {
     "digits": ("image", "accuracy", 0.97),

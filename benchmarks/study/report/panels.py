@@ -65,12 +65,8 @@ def _style(theme: Theme, number: int | None) -> Style:
 
 def _look(theme: Theme, style: Style) -> dict[str, Any]:
     face = theme.background if style.dashed else style.color
-    return {
-        "color": style.color,
-        "linestyle": "--" if style.dashed else "-",
-        "marker": style.marker,
-        "markerfacecolor": face,
-    }
+    line = "--" if style.dashed else "-"
+    return {"color": style.color, "linestyle": line, "marker": style.marker, "markerfacecolor": face}
 
 
 def settings(theme: Theme) -> dict[Any, Any]:
@@ -119,30 +115,19 @@ def round_logs(low: float, high: float) -> list[float]:
     return found[:: math.ceil(len(found) / 5)]
 
 
-def _rows(panels: Sequence[Panel]) -> list[list[int]]:
-    rows: list[list[int]] = []
-    for number, panel in enumerate(panels):
-        if panel.wide:
-            rows.append([number, number])
-        elif rows and rows[-1][1] < 0:
-            rows[-1][1] = number
-        else:
-            rows.append([number, -1])
-    return rows
-
-
 def panels(theme: Theme, title: str, of: Sequence[Panel], note: str, over: Scale) -> Figure:
     """Small multiples; ``over``: what is done to the horizontal axis of each."""
     styles = {line.label: _style(theme, line.style) for panel in of for line in panel.lines}
     legend = [Line2D([], [], label=plain(label), markersize=4, **_look(theme, style)) for label, style in styles.items()]
-    rows = _rows(of)
+    narrow = [number for number, panel in enumerate(of) if not panel.wide]
+    rows = [[*narrow[first : first + 2], -1][:2] for first in range(0, len(narrow), 2)]
+    rows += [[number, number] for number, panel in enumerate(of) if panel.wide]
     drawn, axes_of = _figure(title, legend, rows, [1.1] * len(rows), note)
-    pairs = [axes for axes, panel in zip(axes_of, of, strict=True) if not panel.wide]
     for axes, panel in zip(axes_of, of, strict=True):
         if axes is not axes_of[0]:
             axes.sharex(axes_of[0])
-        if not panel.wide and axes is not pairs[0]:
-            axes.sharey(pairs[0])
+        if not panel.wide and axes is not axes_of[narrow[0]]:
+            axes.sharey(axes_of[narrow[0]])
         axes.set_title(plain(panel.title))
         axes.grid(visible=False, axis="x")
         for line in panel.lines:

@@ -29,16 +29,15 @@ LEARNING_RATES = {
 MOMENTUM = 0.9
 STEP_FACTOR, STEPS = 0.1, 3
 
-_OTHERS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "prelu": nn.PReLU,
-    "rrelu": nn.RReLU,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
+_OPTIMISERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, float]]] = {
+    "sgd": (torch.optim.SGD, {}),
+    "momentum": (torch.optim.SGD, {"momentum": MOMENTUM}),
+    "adagrad": (torch.optim.Adagrad, {}),
+    "rmsprop": (torch.optim.RMSprop, {}),
+    "adam": (torch.optim.Adam, {}),
 }
+_ACTIVATIONS = (nn.ReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid)
+_OTHERS: dict[str, Callable[[], nn.Module]] = {module.__name__.lower(): module for module in _ACTIVATIONS}
 
 
 def activation(configuration: Configuration) -> nn.Module:
@@ -54,38 +53,22 @@ def initialise_(module: nn.Module, how: str) -> None:
     he, xavier: with the gain of what follows each layer. small: normal with a standard deviation of 0.01 whatever the
     layer's size, negative-bias: He's with biases of -1 before activations; these two are bad on purpose.
     """
-    if how == "default":
-        return
-    if how in ("he", "xavier"):
-        init_for_leaky_relu_(module, method=how)
-        return
+    if how in ("he", "xavier", "negative-bias"):
+        init_for_leaky_relu_(module, method="xavier" if how == "xavier" else "he")
     layers = [layer for layer in module.modules() if isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d))]
-    if how == "small":
-        for layer in layers:
-            nn.init.normal_(layer.weight, std=SMALL_STD)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        return
-    init_for_leaky_relu_(module, method="he")
-    for layer in layers[:-1]:  # the last one's are logits
+    for layer in layers if how == "small" else ():
+        nn.init.normal_(layer.weight, std=SMALL_STD)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    for layer in layers[:-1] if how == "negative-bias" else ():  # the last one's are logits
         if layer.bias is not None:
             nn.init.constant_(layer.bias, NEGATIVE_BIAS)
 
 
 def optimiser(configuration: Configuration, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    rate, decay = configuration.learning_rate, L2 if configuration.regularisation == "l2" else 0.0
-    match configuration.optimiser:
-        case "sgd":
-            return torch.optim.SGD(parameters, rate, weight_decay=decay)
-        case "momentum":
-            return torch.optim.SGD(parameters, rate, momentum=MOMENTUM, weight_decay=decay)
-        case "adagrad":
-            return torch.optim.Adagrad(parameters, rate, weight_decay=decay)
-        case "rmsprop":
-            return torch.optim.RMSprop(parameters, rate, weight_decay=decay)
-        case "adam":
-            return torch.optim.Adam(parameters, rate, weight_decay=decay)
-    raise ValueError(f"optimiser {configuration.optimiser!r}")
+    make, more = _OPTIMISERS[configuration.optimiser]
+    decay = L2 if configuration.regularisation == "l2" else 0.0
+    return make(parameters, lr=configuration.learning_rate, weight_decay=decay, **more)
 
 
 def scheduler(configuration: Configuration, of: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler | None:

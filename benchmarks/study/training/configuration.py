@@ -45,13 +45,7 @@ DATASETS = (
 DEFAULT_SLOPE = 0.01
 # Hidden layers, and epochs until the losses of most arms have stopped falling.
 USUAL_SIZE = (3, 30)
-SIZES = {
-    "digits": (3, 20),
-    "mnist-5k": (3, 8),
-    "fashion-mnist": (3, 3),
-    "reuters-r8": (2, 8),
-    "20-newsgroups": (2, 6),
-}
+SIZES = {"digits": (3, 20), "mnist-5k": (3, 8), "fashion-mnist": (3, 3), "reuters-r8": (2, 8), "20-newsgroups": (2, 6)}
 # A run that has not been better on the validation split for so many epochs stops.
 PATIENCE = 5
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +17,26 @@ KERNEL = 3  # words or frames that a convolution sees
 MLP_WIDTH = 64
 
 
-def _activated(
-    layer: nn.Module, features: int, activation: Callable[[], nn.Module], norm: type[nn.Module] | None, p: float
-) -> list[nn.Module]:
-    return [layer, *([norm(features)] if norm else []), activation(), *([nn.Dropout(p)] if p else [])]
+@dataclass(frozen=True)
+class _Hidden:
+    """What a hidden layer is followed by."""
+
+    activation: Callable[[], nn.Module]
+    norm: bool
+    dropout_p: float
+
+    def after(self, features: int, norm: type[nn.Module]) -> list[nn.Module]:
+        norms = [norm(features)] if self.norm else []
+        return [*norms, self.activation(), *([nn.Dropout(self.dropout_p)] if self.dropout_p else [])]
 
 
 class _Convolution(nn.Module):
     """Over time. Its norm, activation and dropout see only the steps that are there, as rows; elsewhere its output is 0."""
 
-    def __init__(self, channels: int, width: int, activation: Callable[[], nn.Module], norm: bool, dropout_p: float) -> None:
+    def __init__(self, channels: int, width: int, hidden: _Hidden) -> None:
         super().__init__()
-        convolution = nn.Conv1d(channels, width, KERNEL, padding=KERNEL // 2, bias=not norm)
-        self.convolution, *after = _activated(convolution, width, activation, nn.BatchNorm1d if norm else None, dropout_p)
-        self.after = nn.Sequential(*after)
+        self.convolution = nn.Conv1d(channels, width, KERNEL, padding=KERNEL // 2, bias=not hidden.norm)
+        self.after = nn.Sequential(*hidden.after(width, nn.BatchNorm1d))
 
     def forward(self, x: Tensor, there: Tensor) -> Tensor:
         """``x``: ``(N, C, L)``, 0 where it is not ``there``, ``(N, L)``."""
@@ -37,57 +44,46 @@ class _Convolution(nn.Module):
         return torch.zeros_like(x).index_put((there,), self.after(x[there])).transpose(1, 2)
 
 
-class _Tokens(nn.Module):
-    """Convolutions over embedded words, then the highest over the text.
+class _OverTime(nn.Module):
+    """Convolutions over frames or embedded words, then the highest of those that are there, of frames the mean, too.
 
     Kim: Convolutional Neural Networks for Sentence Classification, EMNLP 2014.
     """
 
-    def __init__(self, vocabulary: int, layers: list[_Convolution], head: nn.Module) -> None:
+    def __init__(self, dataset: Dataset, width: int, depth: int, hidden: _Hidden) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary, EMBEDDED, padding_idx=0)
-        self.layers, self.head = nn.ModuleList(layers), head
+        words = dataset.vocabulary
+        head = nn.Linear(width if words else 2 * width, dataset.classes)
+        channels = EMBEDDED if words else dataset.train.inputs[0].shape[1]
+        sizes = itertools.pairwise([channels] + [width] * depth)
+        self.layers = nn.ModuleList(_Convolution(before, after, hidden) for before, after in sizes)
+        self.embedding = nn.Embedding(words, EMBEDDED, padding_idx=0) if words else None
+        self.head = head  # drawn first, but the last of the modules
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        there = tokens != 0
-        x = self.embedding(tokens).transpose(1, 2)
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """``x``: words ``(N, L)``, 0 where there is none, or frames ``(N, C, L)`` and their ``lengths``."""
+        if self.embedding is not None:
+            there = x != 0
+            x = self.embedding(x).transpose(1, 2)
+        else:
+            assert lengths is not None
+            there = torch.arange(x.shape[2], device=x.device) < lengths.unsqueeze(1)
+            x = x * there.unsqueeze(1)
         for layer in self.layers:
             x = layer(x, there)
         there = there.unsqueeze(1)
-        highest = x.masked_fill(~there, -torch.inf).amax(2)
-        return self.head(highest.masked_fill(~there.any(2), 0.0))  # type: ignore[no-any-return]
+        pooled = x.masked_fill(~there, -torch.inf).amax(2).masked_fill(~there.any(2), 0.0)
+        if lengths is not None:
+            pooled = torch.cat((x.sum(2) / lengths.unsqueeze(1), pooled), 1)
+        return self.head(pooled)  # type: ignore[no-any-return]
 
 
-class _Frames(nn.Module):
-    """Convolutions over frames, then the mean and the highest of those that are there."""
-
-    def __init__(self, layers: list[_Convolution], head: nn.Module) -> None:
-        super().__init__()
-        self.layers, self.head = nn.ModuleList(layers), head
-
-    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        there = torch.arange(frames.shape[2], device=frames.device) < lengths.unsqueeze(1)
-        x = frames * there.unsqueeze(1)
-        for layer in self.layers:
-            x = layer(x, there)
-        mean, highest = x.sum(2) / lengths.unsqueeze(1), x.masked_fill(~there.unsqueeze(1), -torch.inf).amax(2)
-        return self.head(torch.cat((mean, highest), 1))  # type: ignore[no-any-return]
-
-
-def _convolutions(
-    channels: int, width: int, depth: int, activation: Callable[[], nn.Module], norm: bool, dropout_p: float
-) -> list[_Convolution]:
-    sizes = itertools.pairwise([channels] + [width] * depth)
-    return [_Convolution(before, after, activation, norm, dropout_p) for before, after in sizes]
-
-
-def _image(dataset: Dataset, width: int, depth: int, activation: Callable[[], nn.Module], norm: bool, p: float) -> nn.Module:
+def _image(dataset: Dataset, width: int, depth: int, hidden: _Hidden) -> nn.Module:
     """3x3 convolutions; the size is halved and the width doubled after each of the first two, while there are pixels."""
     layers: list[nn.Module] = []
     channels, side = 1, min(dataset.train.inputs[0].shape[2:])
     for number in range(depth):
-        layer = nn.Conv2d(channels, width, 3, padding=1, bias=not norm)
-        layers += _activated(layer, width, activation, nn.BatchNorm2d if norm else None, p)
+        layers += [nn.Conv2d(channels, width, 3, padding=1, bias=not hidden.norm), *hidden.after(width, nn.BatchNorm2d)]
         channels = width
         if number < 2 and side >= 4:
             layers.append(nn.MaxPool2d(2))
@@ -97,12 +93,10 @@ def _image(dataset: Dataset, width: int, depth: int, activation: Callable[[], nn
     return nn.Sequential(*layers)
 
 
-def _mlp(dataset: Dataset, width: int, depth: int, activation: Callable[[], nn.Module], norm: bool, p: float) -> nn.Module:
-    features = dataset.train.inputs[0][0].numel()
+def _mlp(dataset: Dataset, width: int, depth: int, hidden: _Hidden) -> nn.Module:
     layers: list[nn.Module] = [nn.Flatten()]
-    for before, after in itertools.pairwise([features] + [width] * depth):
-        layer = nn.Linear(before, after, bias=not norm)
-        layers += _activated(layer, after, activation, nn.BatchNorm1d if norm else None, p)
+    for before, after in itertools.pairwise([dataset.train.inputs[0][0].numel()] + [width] * depth):
+        layers += [nn.Linear(before, after, bias=not hidden.norm), *hidden.after(after, nn.BatchNorm1d)]
     return nn.Sequential(*layers, nn.Linear(width, dataset.classes))
 
 
@@ -129,13 +123,7 @@ def build(
         raise ValueError(f"depth and width must be at least 1, got {depth} and {width}")
     if plain and dataset.kind not in ("image", "features"):
         raise ValueError(f"a plain perceptron is for images and features, {dataset.name} has {dataset.kind}")
+    hidden = _Hidden(activation, norm, dropout_p)
     if plain or dataset.kind == "features":
-        return _mlp(dataset, width, depth, activation, norm, dropout_p)
-    if dataset.kind == "image":
-        return _image(dataset, width, depth, activation, norm, dropout_p)
-    if dataset.kind == "tokens":
-        assert dataset.vocabulary is not None
-        head = nn.Linear(width, dataset.classes)
-        return _Tokens(dataset.vocabulary, _convolutions(EMBEDDED, width, depth, activation, norm, dropout_p), head)
-    head = nn.Linear(2 * width, dataset.classes)
-    return _Frames(_convolutions(dataset.train.inputs[0].shape[1], width, depth, activation, norm, dropout_p), head)
+        return _mlp(dataset, width, depth, hidden)
+    return (_image if dataset.kind == "image" else _OverTime)(dataset, width, depth, hidden)
