@@ -8,16 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .training.configuration import (
-    ACTIVATIONS,
-    CLAIMS,
-    DATASETS,
-    INITIALISATIONS,
-    NETWORKS,
-    OPTIMISERS,
-    REGULARISATIONS,
-    SCHEDULES,
-)
+from .training.names import ACTIVATIONS, CLAIMS, DATASETS, INITIALISATIONS, NETWORKS, OPTIMISERS, REGULARISATIONS, SCHEDULES
 
 DESCRIPTION = """\
 Trains small networks on real data of several domains and compares activations, initialisations, regularisations,

@@ -17,7 +17,7 @@ pytest.importorskip("scipy")
 pytest.importorskip("rich")
 from leakyrelu_bench import cli
 from leakyrelu_bench.study import study
-from leakyrelu_bench.study.training.configuration import CLAIMS
+from leakyrelu_bench.study.training.names import CLAIMS
 
 pytestmark = pytest.mark.cpu_only
 
@@ -90,6 +90,14 @@ def test_help_teaches(capsys):
     shown = capsys.readouterr().out
     for word in ("--claim", "--resume", "--nproc", "--jobs", "--device", "--threads", "--json FILE", "--html FILE", *CLAIMS):
         assert word in shown
+
+
+def test_without_its_packages_the_program_names_the_extra():
+    missing = "import sys; sys.modules.update(dict.fromkeys(['pydantic', 'rich', 'scipy', 'sklearn']))"
+    code = f"{missing}; from leakyrelu_bench import cli; sys.exit(cli.main(['train', '--quick']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "leakyrelu_ext[study]" in done.stderr
 
 
 def test_a_grid_ends_in_its_table_and_files(tmp_path, capsys):

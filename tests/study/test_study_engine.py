@@ -19,7 +19,7 @@ from leakyrelu_bench.study import data as datasets
 from leakyrelu_bench.study.claims import arms, plan, presets
 from leakyrelu_bench.study.claims.effects import interval
 from leakyrelu_bench.study.study import Cost
-from leakyrelu_bench.study.training import configuration, running
+from leakyrelu_bench.study.training import names, running
 from leakyrelu_bench.study.training import train as training
 from leakyrelu_bench.study.training.configuration import Arm, Written
 from leakyrelu_bench.study.training.journal import Journal
@@ -54,9 +54,9 @@ def setting(jobs=1, threads=1):
 
 
 def test_names_are_in_step():
-    assert datasets.NAMES == configuration.DATASETS
-    assert tuple(preset.name for preset in presets.PRESETS) == configuration.CLAIMS
-    assert {name for preset in presets.PRESETS for name in preset.datasets} <= set(configuration.DATASETS)
+    assert datasets.NAMES == names.DATASETS
+    assert tuple(preset.name for preset in presets.PRESETS) == names.CLAIMS
+    assert {name for preset in presets.PRESETS for name in preset.datasets} <= set(names.DATASETS)
 
 
 def test_a_key_tells_runs_apart_and_lasts():
@@ -93,8 +93,8 @@ def test_a_damaged_configuration(change):
         as_json.read(CONFIGURATION, json.dumps({**asdict(SMALL), **change}))
 
 
-@pytest.mark.parametrize("regularisation", configuration.REGULARISATIONS)
-@pytest.mark.parametrize("optimiser", configuration.OPTIMISERS)
+@pytest.mark.parametrize("regularisation", names.REGULARISATIONS)
+@pytest.mark.parametrize("optimiser", names.OPTIMISERS)
 def test_every_optimiser_and_regularisation_learns(regularisation, optimiser):
     rates = arms.LEARNING_RATES[optimiser]
     of = replace(SMALL, regularisation=regularisation, optimiser=optimiser, learning_rate=rates[-1], epochs=8)
@@ -106,18 +106,18 @@ def test_every_optimiser_and_regularisation_learns(regularisation, optimiser):
     assert found.steps == found.epochs * math.ceil(len(running.dataset("wine", None).train) / 32)
 
 
-@pytest.mark.parametrize("how", configuration.INITIALISATIONS)
+@pytest.mark.parametrize("how", names.INITIALISATIONS)
 def test_every_initialisation_is_its_own(how):
     data = running.dataset("wine", None)
     weights = {
         name: [p.detach().clone() for p in training.build(replace(SMALL, initialisation=name), data).parameters()]
-        for name in configuration.INITIALISATIONS
+        for name in names.INITIALISATIONS
     }
     others = [weights[name] for name in weights if name != how]
     assert all(any(not torch.equal(a, b) for a, b in zip(weights[how], other, strict=True)) for other in others)
 
 
-@pytest.mark.parametrize("function", configuration.ACTIVATIONS)
+@pytest.mark.parametrize("function", names.ACTIVATIONS)
 def test_every_activation_is_watched(function):
     slope = 0.2 if function == "leaky_relu" else None
     found = running.run(replace(SMALL, activation=function, negative_slope=slope, observe=True), CPU, None)
@@ -172,7 +172,7 @@ def test_the_test_split_sees_the_weights_of_the_best_epoch(monkeypatch):
     assert seen == [found.best_validation_loss]
 
 
-@pytest.mark.parametrize("regularisation", configuration.REGULARISATIONS)
+@pytest.mark.parametrize("regularisation", names.REGULARISATIONS)
 def test_a_regularisation_is_what_it_is_called(regularisation):
     from leakyrelu_bench.study.training import choices
 
@@ -182,7 +182,7 @@ def test_a_regularisation_is_what_it_is_called(regularisation):
     assert kinds.count(torch.nn.BatchNorm1d) == SMALL.depth * (regularisation == "batch-norm")
     dropouts = [module.p for module in net.modules() if isinstance(module, torch.nn.Dropout)]
     assert dropouts == [choices.DROPOUT_P] * SMALL.depth * (regularisation == "dropout")
-    for optimiser in configuration.OPTIMISERS:
+    for optimiser in names.OPTIMISERS:
         made = choices.optimiser(replace(of, optimiser=optimiser), net.parameters())
         assert made.param_groups[0]["weight_decay"] == choices.L2 * (regularisation == "l2")
         assert made.param_groups[0].get("momentum", 0) == choices.MOMENTUM * (optimiser == "momentum")

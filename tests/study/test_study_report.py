@@ -21,7 +21,7 @@ from leakyrelu_bench.report.drawing import DARK, LIGHT
 from leakyrelu_bench.study import study
 from leakyrelu_bench.study.claims.effects import VERDICTS, Effect
 from leakyrelu_bench.study.report import document, figures, tables, words
-from leakyrelu_bench.study.training.configuration import CLAIMS
+from leakyrelu_bench.study.training.names import CLAIMS
 from rich.console import Console
 
 from benchmark_samples import example_runs, files_of

@@ -12,7 +12,7 @@ from leakyrelu_bench.study.claims import effects, plan
 from leakyrelu_bench.study.claims.judging import study_of
 from leakyrelu_bench.study.data import Dataset, Split
 from leakyrelu_bench.study.study import Cost, Skipped
-from leakyrelu_bench.study.training.configuration import DATASETS
+from leakyrelu_bench.study.training.names import DATASETS
 from leakyrelu_bench.study.training.outcome import CURVES, Outcome
 
 from benchmark_samples import ENVIRONMENT, HOSTILE

@@ -13,7 +13,8 @@ from ...measure.timing import Timed, interleave
 from ..data import Dataset
 from ..study import Cost
 from ..training import choices
-from ..training.configuration import ACTIVATIONS, Configuration
+from ..training.configuration import Configuration
+from ..training.names import ACTIVATIONS
 from ..training.train import build
 from .effects import Effect, Interval, interval
 from .presets import LEAKY, RELU, arm

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from ...results import ResultsError
 from ..data import Dataset, MissingDatasetError
 from ..study import Skipped
-from ..training.configuration import ACTIVATIONS, DATASETS, Arm
+from ..training.configuration import Arm
+from ..training.names import ACTIVATIONS, DATASETS
 from ..training.running import dataset
 from . import presets
 from .arms import Effort, Entry

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..training.choices import LEARNING_RATES
-from ..training.configuration import DEFAULT_SLOPE, REGULARISATIONS, SIZES, USUAL_SIZE, Arm, Configuration
+from ..training.configuration import DEFAULT_SLOPE, SIZES, USUAL_SIZE, Arm, Configuration
+from ..training.names import REGULARISATIONS
 from .arms import Entry, Results
 from .effects import Effect, paired
 from .measures import DEAD, FLOW, NEGATIVE, NO_WORSE, RISES, SCORE, SPEED, Measure

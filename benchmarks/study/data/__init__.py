@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sklearn.datasets import load_breast_cancer, load_wine
 
-from ..training.configuration import DATASETS as NAMES
+from ..training.names import DATASETS as NAMES
 from . import anomalies, images, series, tabular, texts
 from .base import Dataset, MissingDatasetError, Reader, Split
 

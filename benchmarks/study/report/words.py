@@ -9,7 +9,7 @@ from typing import Any
 from ...report.notation import NOTHING
 from ..claims.effects import VERDICTS, Effect
 from ..study import ArmResult, Cost
-from ..training.configuration import ACTIVATIONS, INITIALISATIONS, OPTIMISERS, REGULARISATIONS, SCHEDULES
+from ..training.names import ACTIVATIONS, INITIALISATIONS, OPTIMISERS, REGULARISATIONS, SCHEDULES
 
 # The verdict first: a phone shows three columns or four.
 EFFECTS = ("verdict", "dataset", "arm", "against", "measure", "effect (+ as claimed)", "95 % interval", "margin", "seeds")

@@ -12,36 +12,6 @@ from pydantic import BeforeValidator
 # Another version of the code that trains gives other results: what it finished before is not taken up again.
 VERSION = 1
 
-ACTIVATIONS = ("relu", "leaky_relu", "prelu", "rrelu", "elu", "gelu", "silu", "tanh", "sigmoid")
-INITIALISATIONS = ("he", "xavier", "default", "small", "negative-bias")
-REGULARISATIONS = ("none", "dropout", "l2", "batch-norm")
-OPTIMISERS = ("sgd", "momentum", "adagrad", "rmsprop", "adam")
-SCHEDULES = ("constant", "step", "cosine")
-NETWORKS = ("default", "mlp")
-CLAIMS = (
-    "dying-relu",
-    "convergence",
-    "vanishing-gradients",
-    "initialisation",
-    "slope",
-    "regularisation",
-    "optimiser",
-    "domains",
-    "cost",
-)
-DATASETS = (
-    "digits",
-    "mnist-5k",
-    "fashion-mnist",
-    "reuters-r8",
-    "20-newsgroups",
-    "japanese-vowels",
-    "breast-cancer",
-    "wine",
-    "italy-power-demand",
-    "osu-leaf",
-    "anomaly",
-)
 DEFAULT_SLOPE = 0.01
 # Hidden layers, and epochs until the losses of most arms have stopped falling.
 USUAL_SIZE = (3, 30)
