@@ -61,9 +61,6 @@ def facts(run: Measured) -> dict[str, str]:
 
 
 def _summary(entries: Sequence[Summary], several: bool) -> Table[Summary]:
-    def lowest(of: Summary) -> str:
-        return f"{ratio(of.worst)} – {name_of(of.worst)}" if of.worst else NOTHING
-
     columns = (
         Column[Summary]("rival", lambda of: f"{of.ours} against {of.rival}" if several else of.rival, number=False),
         Column[Summary]("mode", lambda of: of.mode, number=False),

@@ -134,22 +134,25 @@ def _shared(rows: Sequence[Row]) -> str:
     return ours[0] if len(ours) == 1 else rivals[0]
 
 
-def in_words(summary: Summary) -> str:
+def gain(summary: Summary) -> str:
     """How much better ours is, in the mean; "" where that says nothing."""
     if summary.worst is None or not summary.unit:
         return ""
     what = "as fast as" if summary.unit == "seconds" else "better than"
     mode = f"{summary.mode}: " if summary.mode else ""
-    return (
-        f"{mode}{summary.ours} is {summary.mean:.2f} times {what} {summary.rival}, geometric mean of all {summary.compared} "
-        f"ratios ({summary.same} the same within the noise)"
-    )
+    return f"{mode}{summary.ours} is {summary.mean:.2f} times {what} {summary.rival}"
+
+
+def in_words(summary: Summary) -> str:
+    """:func:`gain`, and of what."""
+    same = f"{summary.same} the same within the noise"
+    return f"{gain(summary)}, geometric mean of all {summary.compared} ratios ({same})"
 
 
 def main_results(run: Run) -> list[Summary]:
     """Each of ours against what it replaces; by mode where different things were measured."""
     modes = any(row.unit != "seconds" for row in run.rows)
-    return [entry for entry in by_rival(run, modes) if (entry.ours, entry.rival) in main_pairs(run) and in_words(entry)]
+    return [entry for entry in by_rival(run, modes) if (entry.ours, entry.rival) in main_pairs(run) and gain(entry)]
 
 
 def less(run: Run, extra: str) -> tuple[float, float] | None:

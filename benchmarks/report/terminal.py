@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ..results import Row, Run
 from .notation import NOTHING, figure, page_faults, plain, ratio, size
-from .summary import COUNTS, Summary, baseline, by_rival, in_words, less, lost, main_pairs, main_results, name_of, obstacles
+from .summary import COUNTS, Summary, baseline, by_rival, gain, less, lost, main_pairs, main_results, name_of, obstacles
 from .table import Column, Table
 
 T = TypeVar("T")
@@ -246,8 +246,8 @@ def _summary(run: Run, width: int) -> Iterator[Text]:
 def _answer(run: Run, width: int) -> Iterator[Text]:
     for entry in main_results(run):
         if entry.unit == "seconds" or entry.ours == run.rows[0].ours:
-            words = in_words(entry).replace(", geometric mean of all", " (geometric mean of").replace(" ratios (", ", ")
-            yield from wrapped(words.replace(" within the noise", ""), width, _GAP)
+            words = f"{gain(entry)} (geometric mean of {entry.compared}, {entry.same} the same)"
+            yield from wrapped(words, width, _GAP)
 
 
 def show(run: Run, console: Console, wide: bool = False) -> None:
