@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ..results import Run
 from .notation import plain
@@ -34,13 +33,12 @@ class Theme:
 # Markers differ too.
 LIGHT = Theme("light", "#ffffff", "#1c1f24", "#8a9099", ("#0063a6", "#c14e00", "#007e5c", "#a4477d", "#6b5f00", "#3c3f45"))
 DARK = Theme("dark", "#16191f", "#e6e8eb", "#7d848e", ("#62bcf2", "#f2a13b", "#35c496", "#e08fbd", "#eee05a", "#c3c8ce"))
-_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+DASHED = 6  # added to a style: the same, dashed
 
 _WIDTH = 4.2  # inches: on a phone, where a figure is as wide as the screen, 9.5 points come to 10 pixels
-_LINE = 0.17  # inches: of text
-_TITLE, _LEGEND, _NAME = 42, 52, 54  # characters in a line
-_SMALL = 8.5
+_TITLE, _LEGEND, _NOTE = 42, 52, 62  # characters in a line
+SMALL = 8.5
 
 
 def _settings(theme: Theme) -> Any:
@@ -48,7 +46,7 @@ def _settings(theme: Theme) -> Any:
     faces = dict.fromkeys(("figure.facecolor", "axes.facecolor"), theme.background)
     texts = ("text.color", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor", "legend.labelcolor")
     faint = ("axes.edgecolor", "grid.color", "xtick.color", "ytick.color")
-    sizes = {"axes.titlesize": 9.5, "legend.fontsize": 9.5, "xtick.labelsize": _SMALL, "ytick.labelsize": _SMALL}
+    sizes = {"axes.titlesize": 9.5, "legend.fontsize": 9.5, "xtick.labelsize": SMALL, "ytick.labelsize": SMALL}
     ticks = {f"{axis}tick.major.{name}": value for axis in "xy" for name, value in (("size", 2.5), ("pad", 2))}
     return {
         "font.family": "DejaVu Sans",  # comes with matplotlib
@@ -60,6 +58,8 @@ def _settings(theme: Theme) -> Any:
         "axes.titlelocation": "left",
         "axes.titlepad": 3,
         "axes.axisbelow": True,
+        "grid.alpha": 0.3,
+        "grid.linewidth": 0.6,
         "legend.frameon": False,
         **{f"axes.spines.{side}": False for side in ("left", "right", "top")},
         **faces, **dict.fromkeys(texts, theme.text), **dict.fromkeys(faint, theme.faint), **sizes, **ticks,
@@ -112,159 +112,41 @@ def named_apart(pictures: Iterable[Picture]) -> list[Picture]:
     return list(drawn.values())
 
 
-@dataclass(frozen=True)
-class Style:
-    color: str
-    marker: str
-    dashed: bool = False
+def look(theme: Theme, style: int | None, joined: bool = True) -> dict[str, Any]:
+    """Of a line: the same for the same ``style``, told apart without colour too; None: in the colour of texts."""
+    turn, index = divmod(style or 0, DASHED)
+    color = theme.text if style is None else theme.colors[index]
+    stroke, face = ("--", theme.background) if turn % 2 else ("-", color)
+    return {
+        "color": color,
+        "marker": _MARKERS[index],
+        "markerfacecolor": face,
+        "linestyle": stroke if joined else "none",
+    }
 
 
-@dataclass(frozen=True)
-class Line:
-    """Over x: y, and the bounds of what it may be."""
-
-    label: str
-    style: Style
-    points: Sequence[tuple[float, float, float, float]]  # x, y, low, high
-    joined: bool = True
-
-    def look(self, theme: Theme) -> dict[str, Any]:
-        style = self.style
-        face = theme.background if style.dashed else style.color
-        stroke = ("--" if style.dashed else "-") if self.joined else "none"
-        return {"color": style.color, "marker": style.marker, "markerfacecolor": face, "linestyle": stroke}
+def wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(plain(text), width) or [""]
 
 
 def figure(
-    title: str, legend: Sequence[Line2D | Patch], heights: Sequence[float], columns: int = 1
+    title: str, legend: Sequence[Line2D | Patch], rows: list[Any], heights: Sequence[float], note: str = ""
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with a title, a legend below it, and rows of panels of ``heights`` (inches), laid out by matplotlib."""
-    wrapped = textwrap.wrap(plain(title), _TITLE)
+    """A figure with a title, a legend below it, and a note at its foot, laid out by matplotlib.
+
+    ``rows``: the numbers of the panels in each, -1 for none; ``heights``: of the rows, in inches.
+    """
+    titles, notes = wrapped(title, _TITLE), wrapped(note, _NOTE)
     longest = max((len(str(entry.get_label())) for entry in legend), default=1)
     # As many legend columns as their texts leave room for.
-    of_legend = max(1, min(len(legend), _LEGEND // (longest + 5)))
-    lines = len(wrapped) + math.ceil(len(legend) / of_legend)
-    drawn = Figure((_WIDTH, 0.2 + 0.19 * lines + sum(heights) + 0.4 * len(heights)), layout="constrained")
-    axes = drawn.subplots(len(heights), columns, squeeze=False, sharex=True, sharey=columns > 1, height_ratios=heights)
+    columns = max(1, min(len(legend), _LEGEND // (longest + 5)))
+    lines = len(titles) + math.ceil(len(legend) / columns) + len(notes)
+    drawn = Figure((_WIDTH, 0.1 + 0.18 * lines + sum(heights) + 0.42 * len(rows)), layout="constrained")
+    axes = drawn.subplot_mosaic(rows, empty_sentinel=-1, height_ratios=heights)
     drawn.legend(
-        handles=legend, loc="outside upper left", ncols=of_legend, alignment="left", borderaxespad=0.2,
-        title="\n".join(wrapped), title_fontproperties={"weight": "bold", "size": 11},
+        handles=legend, loc="outside upper left", ncols=columns, alignment="left", borderaxespad=0.2,
+        title="\n".join(titles), title_fontproperties={"weight": "bold", "size": 11},
         handlelength=1.6, columnspacing=1.2, handletextpad=0.5, labelspacing=0.25,
     )  # fmt: skip
-    return drawn, list(axes.flat)
-
-
-def panels_over_size(
-    theme: Theme,
-    title: str,
-    panels: Sequence[tuple[str, Sequence[Line]]],
-    scale: Callable[[Axes, Sequence[float]], None],
-) -> Figure:
-    """Small multiples over the number of elements, two in a row, with the same axes and a line across at 1."""
-    lines = {line.label: line for _, of_panel in panels for line in of_panel}
-    legend = [Line2D([], [], label=label, markersize=4, **line.look(theme)) for label, line in lines.items()]
-    drawn, axes_of = figure(title, legend, [1.1] * math.ceil(len(panels) / 2), columns=2)
-    everything = [point for _, of_panel in panels for line in of_panel for point in line.points]
-    powers = [math.log2(x) for x, *_ in everything]
-    first, last = math.floor(min(powers)), math.ceil(max(powers))
-    steps = [step for step in range(1, last - first + 2) if (last - first) / step <= 4]
-    step = next((step for step in steps[:4] if (last - first) % step == 0), steps[0])
-    for axes, (name, of_panel) in zip(axes_of, panels, strict=False):
-        axes.set_title(plain(name))
-        axes.axhline(1, color=theme.text, linewidth=0.9)
-        for line in of_panel:
-            x, y, low, high = zip(*sorted(line.points), strict=True)
-            if line.joined:
-                axes.fill_between(x, low, high, color=line.style.color, alpha=0.22, linewidth=0)
-            else:
-                axes.vlines(x, low, high, color=line.style.color, linewidth=1)
-            axes.plot(x, y, markersize=3.4, markeredgewidth=0.9, linewidth=1.4, **line.look(theme))
-        axes.set_xscale("log", base=2)
-        axes.set_xlim(2 ** (first - 0.6), 2 ** (last + 0.6))
-        axes.xaxis.set_major_locator(FixedLocator([2**power for power in range(first, last + 1, step)]))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: "2" + f"{math.log2(x):.0f}".translate(_SUPERSCRIPTS)))
-        scale(axes, [value for _, *values in everything for value in values])
-        axes.grid(axis="y", alpha=0.3, linewidth=0.6)
-    for axes in axes_of[len(panels) :]:
-        axes.set_visible(False)
-        axes_of[len(panels) - 2].tick_params(labelbottom=True)
-    drawn.supxlabel("elements in the tensor", size=_SMALL)
-    return drawn
-
-
-def times(value: float) -> str:
-    return "same" if math.isclose(value, 1) else f"{value:g}×"
-
-
-def ratio_scale(axes: Axes, values: Sequence[float]) -> None:
-    low, high = min(*values, 0.8) / 1.05, max(*values, 1.25) * 1.05
-    axes.set_yscale("log", base=2)
-    axes.set_ylim(low, high)
-    step = max(1, math.ceil(math.log2(high / low) / 5))
-    powers = range(math.floor(math.log2(low)), math.ceil(math.log2(high)) + 1)
-    axes.yaxis.set_major_locator(FixedLocator([2.0**power for power in powers if power % step == 0]))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: times(y)))
-
-
-def share_scale(axes: Axes, values: Sequence[float]) -> None:
-    axes.set_ylim(0, max(*values, 1.0) * 1.08)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0%}"))
-
-
-def listed(
-    title: str, legend: Sequence[Line2D | Patch], names: Sequence[str], rows: Sequence[float]
-) -> tuple[Figure, Axes, list[float]]:
-    """One panel in which each of ``names`` is written above room for so many ``rows``; where that begins."""
-    wrapped = [textwrap.wrap(plain(name), _NAME)[:3] or [""] for name in names]
-    total = sum(len(lines) + count for lines, count in zip(wrapped, rows, strict=True))
-    drawn, (axes,) = figure(title, legend, [total * _LINE])
-    axes.set_ylim(total, 0)
-    axes.yaxis.set_visible(False)
-    y, starts = 0.0, []
-    box = {"facecolor": axes.get_facecolor(), "linewidth": 0, "pad": 0.6}  # across a line
-    place: Any = {"transform": axes.get_yaxis_transform(), "size": _SMALL, "va": "top", "in_layout": False}
-    for lines, count in zip(wrapped, rows, strict=True):
-        axes.text(0, y, "\n".join(lines), bbox=box, **place)
-        starts.append(y + len(lines))
-        y += len(lines) + count
-    return drawn, axes, starts
-
-
-@dataclass(frozen=True)
-class Bar:
-    contestant: str
-    length: float
-    label: str
-    whisker: tuple[float, float] | None = None
-
-
-def bars_from(
-    theme: Theme, title: str, groups: Sequence[tuple[str, Sequence[Bar]]], start: float, tick: Callable[[float], str]
-) -> Figure:
-    """Horizontal bars from ``start``, in groups, each below its name; ``tick``: how values are written on the axis."""
-    names = list(dict.fromkeys(bar.contestant for _, bars in groups for bar in bars))
-    colors = {name: theme.colors[index % len(theme.colors)] for index, name in enumerate(names)}
-    legend = [Patch(color=color, label=plain(name)) for name, color in colors.items()]
-    drawn, axes, starts = listed(title, legend, [name for name, _ in groups], [len(bars) + 0.5 for _, bars in groups])
-    ends = [end for _, bars in groups for bar in bars for end in (bar.length, *(bar.whisker or ()))]
-    low, high = min(start, *ends), max(start, *ends)
-    room = (high - low) or 1.0
-    # Labels stand outside the bars, to the right, or to the left of those that go left.
-    axes.set_xlim(low - (0.25 * room if low < start else 0.0), high + 0.27 * room)
-    for first, (_, bars) in zip(starts, groups, strict=True):
-        for y, bar in enumerate(bars, 1):
-            axes.barh(first + y - 0.5, bar.length - start, 0.78, left=start, color=colors[bar.contestant])
-            leftward = bar.length < start
-            tip = bar.length
-            if bar.whisker:
-                axes.hlines(first + y - 0.5, *bar.whisker, color=theme.text, linewidth=1)
-                tip = bar.whisker[not leftward]
-            axes.annotate(
-                plain(bar.label), (tip, first + y - 0.5), (-4 if leftward else 4, 0), textcoords="offset points",
-                ha="right" if leftward else "left", va="center", size=_SMALL,
-            )  # fmt: skip
-    axes.axvline(start, color=theme.text, linewidth=0.9)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: tick(x)))
-    return drawn
+    drawn.supxlabel("\n".join(notes), x=0.03, ha="left", size=SMALL, linespacing=1.1)
+    return drawn, [axes[number] for number in sorted(axes)]

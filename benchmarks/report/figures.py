@@ -13,31 +13,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from ..results import Quantiles, Row, Run
-from .drawing import (
-    LIGHT,
-    MARKERS,
-    Bar,
-    Line,
-    Picture,
-    Style,
-    Theme,
-    bars_from,
-    listed,
-    named_apart,
-    panels_over_size,
-    path_of,
-    ratio_scale,
-    share_scale,
-    times,
-)
+from .charts import Bar, Line, Panel, Point, bars_from, listed, over_sizes, panels, ratio_scale, share_scale, times
+from .drawing import DASHED, Picture, Theme, look, named_apart, path_of
 from .notation import figure, plain, ratio
 from .summary import baseline, counterpart, name_of
-
-Scale = Callable[[Axes, Sequence[float]], None]
-
-
-def _style(theme: Theme, index: int) -> Style:
-    return Style(theme.colors[index % 6], MARKERS[index % 6])
 
 
 def _over_sizes(rows: Iterable[Row]) -> list[Row]:
@@ -46,7 +25,7 @@ def _over_sizes(rows: Iterable[Row]) -> list[Row]:
     return [row for row in dense if row.case.startswith("noise")] or dense
 
 
-def _ratio_points(rows: Iterable[Row]) -> list[tuple[float, float, float, float]]:
+def _ratio_points(rows: Iterable[Row]) -> list[Point]:
     return [
         (math.prod(row.shape), row.ratio, row.ratio / (1 + (row.noise or 0)), row.ratio * (1 + (row.noise or 0)))
         for row in rows
@@ -54,25 +33,23 @@ def _ratio_points(rows: Iterable[Row]) -> list[tuple[float, float, float, float]
     ]
 
 
-Lines = Sequence[Line]
-
-
 def _over_size(
-    name: str, rows: Sequence[Row], title: str, alt: str, lines: Callable[[Theme, str], Lines], scale: Scale
+    name: str,
+    rows: Sequence[Row],
+    title: str,
+    alt: str,
+    lines: Callable[[str], Sequence[Line]],
+    scale: Callable[[Axes, Sequence[float]], None],
 ) -> Picture | None:
     """A panel for each mode of ``rows``, with the ``lines`` of it; None if there are none."""
-
-    def panels(theme: Theme) -> list[tuple[str, Lines]]:
-        of_mode = {mode: lines(theme, mode) for mode in dict.fromkeys(row.mode for row in rows)}
-        return [
-            (mode, [line for line in found if line.points])
-            for mode, found in of_mode.items()
-            if any(of.points for of in found)
-        ]
-
-    if not panels(LIGHT):
+    of_mode = {mode: [line for line in lines(mode) if line.points] for mode in dict.fromkeys(row.mode for row in rows)}
+    points = [point for of in of_mode.values() for line in of for point in line.points]
+    if not points:
         return None
-    return _picture(name, title, alt, lambda theme: panels_over_size(theme, title, panels(theme), scale))
+    values = [value for _, *bounds in points for value in bounds]
+    of = [Panel(mode, found, lambda axes: scale(axes, values)) for mode, found in of_mode.items() if found]
+    over = over_sizes([size for size, *_ in points])
+    return _picture(name, title, alt, lambda theme: panels(theme, title, of, "By elements in the tensor.", over))
 
 
 def speed_up(run: Run, dtype: str) -> Picture | None:
@@ -85,15 +62,11 @@ def speed_up(run: Run, dtype: str) -> Picture | None:
     photos = [row for row in rows if row not in curve and row.layout in ("contiguous", "") and row.outputs != "warm"]
     fresh, warm = ([row for row in curve if (row.outputs == "warm") == used] for used in (False, True))
 
-    def lines(theme: Theme, mode: str) -> Lines:
-        kinds = (
-            ("memory by default", Style(theme.colors[0], "o"), fresh, True),
-            ("memory used before", Style(theme.colors[1], "s", True), warm, True),
-            ("photographs", Style(theme.colors[2], "D"), photos, False),
-        )
+    def lines(mode: str) -> list[Line]:
+        kinds = (("memory by default", fresh, True), ("memory used before", warm, True), ("photographs", photos, False))
         return [
             Line(label, style, _ratio_points(row for row in of if row.mode == mode), joined)
-            for label, style, of, joined in kinds
+            for style, (label, of, joined) in enumerate(kinds)
         ]
 
     ratios = [row.ratio for row in curve if row.ratio is not None]
@@ -112,14 +85,10 @@ def rivals(run: Run, dtype: str) -> Picture | None:
     if len(names) < 2:
         return None
 
-    def lines(theme: Theme, mode: str) -> Lines:
+    def lines(mode: str) -> list[Line]:
         return [
-            Line(
-                plain(name),
-                _style(theme, index),
-                _ratio_points(row for row in rows if (row.mode, row.rival) == (mode, name)),
-            )
-            for index, name in enumerate(names)
+            Line(name, style, _ratio_points(row for row in rows if (row.mode, row.rival) == (mode, name)))
+            for style, name in enumerate(names)
         ]
 
     title = f"{dtype}: each rival's time / ours by size; higher is better"
@@ -132,16 +101,16 @@ def roofline(run: Run, dtype: str) -> Picture | None:
     rival = baseline(run)
     rows = [row for row in _over_sizes(run.rows) if (row.rival, row.dtype) == (rival, dtype) and "roof_share" in row.extra]
 
-    def points(mode: str, warm: bool, side: int) -> list[tuple[float, float, float, float]]:
+    def points(mode: str, warm: bool, side: int) -> list[Point]:
         found = [row for row in rows if row.mode == mode and (row.outputs == "warm") == warm]
         shares = [(math.prod(row.shape), row.extra["roof_share"][side]) for row in found]
         return [(size, share, share, share) for size, share in shares if share is not None]
 
-    def lines(theme: Theme, mode: str) -> Lines:
+    def lines(mode: str) -> list[Line]:
         return [
-            Line(plain(name) + ", used memory" * warm, Style(theme.colors[i], MARKERS[i], warm), points(mode, warm, i))
+            Line(name + ", used memory" * warm, side + DASHED * warm, points(mode, warm, side))
             for warm in (False, True)
-            for i, name in enumerate(("ours", rival))
+            for side, name in enumerate(("ours", rival))
         ]
 
     title = f"{dtype}: bytes per second, as a share of what plain operations reach"
@@ -188,11 +157,8 @@ def dots(run: Run, mode: str) -> Picture | None:
         cases.setdefault(", ".join([row.case, *parts]), []).append(row)
 
     def draw(theme: Theme) -> Figure:
-        styles = {name: _style(theme, index) for index, name in enumerate(names)}
-        legend = [
-            Line2D([], [], label=plain(name), color=style.color, marker=style.marker, linestyle="none", markersize=5)
-            for name, style in styles.items()
-        ]
+        looks = {name: look(theme, index, joined=False) for index, name in enumerate(names)}
+        legend = [Line2D([], [], label=plain(name), markersize=5, **of) for name, of in looks.items()]
         drawn, axes, starts = listed(title, legend, list(cases), [1.3] * len(cases))
         axes.set_xscale("log", base=2)
         ends = [value for row in rows for _, _, low, high in _ratio_points([row]) for value in (low, high)]
@@ -200,13 +166,9 @@ def dots(run: Run, mode: str) -> Picture | None:
         for y, of_case in zip(starts, cases.values(), strict=True):
             axes.axhline(y + 0.4, color=theme.faint, linewidth=0.5, alpha=0.5)
             for row in of_case:
-                style = styles[row.rival]
                 ((_, value, low, high),) = _ratio_points([row])
-                axes.hlines(y + 0.4, low, high, color=style.color, linewidth=1.2)
-                axes.plot(
-                    value, y + 0.4, marker=style.marker, color=style.color, markersize=5,
-                    markeredgecolor=theme.background, markeredgewidth=0.5,
-                )  # fmt: skip
+                axes.hlines(y + 0.4, low, high, color=looks[row.rival]["color"], linewidth=1.2)
+                axes.plot(value, y + 0.4, markersize=5, markeredgewidth=0.5, **looks[row.rival])
         axes.axvline(1, color=theme.text, linewidth=0.9)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: times(x)))

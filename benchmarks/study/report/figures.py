@@ -7,18 +7,18 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from ...report.drawing import Picture, Theme, named_apart, path_of
+from ...report.charts import Line, Panel, Point, panels
+from ...report.drawing import Picture, named_apart, path_of
 from ..claims.effects import Effect
 from ..study import ArmResult, ClaimResult, Study
 from ..training.configuration import DEFAULT_SLOPE
 from ..training.outcome import Outcome
 from . import words
-from .panels import Interval, Line, Panel, Point, forest, panels, round_logs, settings
+from .forest import Interval, forest
 
 # A function has the same colour in every figure of every study; those that are not here have one in every figure of one.
 _FUNCTIONS = (
@@ -51,13 +51,8 @@ def _spread(values: Sequence[float], x: float, mean: Callable[[Sequence[float]],
 
 
 def _picture(name: str, title: str, alt: str, draw: Callable[..., Figure], *what: Any) -> Picture:
-    """``draw``: of panels, what it takes after theme and title is ``what``."""
-
-    def drawn(theme: Theme) -> Figure:
-        with mpl.rc_context(settings(theme)):
-            return draw(theme, title, *what)
-
-    return Picture(name, title, alt, drawn)
+    """``draw``: of charts or of forest; what it takes after theme and title is ``what``."""
+    return Picture(name, title, alt, lambda theme: draw(theme, title, *what))
 
 
 def _over_epochs(outcomes: Sequence[Outcome], curve: str, last: int, first: int = 0) -> list[Point]:
@@ -75,9 +70,19 @@ def _over_epochs(outcomes: Sequence[Outcome], curve: str, last: int, first: int 
     return found
 
 
+def _round_logs(low: float, high: float) -> list[float]:
+    """A few round numbers between two on a logarithmic axis."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        found = [digit * 10.0**decade for decade in decades for digit in digits if low <= digit * 10.0**decade <= high]
+        if len(found) <= 5:
+            return found
+    return found[:: math.ceil(len(found) / 5)]
+
+
 def _log(axes: Axes) -> None:
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(FixedLocator(round_logs(*axes.get_ylim())))
+    axes.yaxis.set_major_locator(FixedLocator(_round_logs(*axes.get_ylim())))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
 
 
