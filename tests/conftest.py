@@ -4,10 +4,12 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 import cases
 
@@ -91,3 +93,13 @@ def _tensors_on_the_device() -> Iterator[None]:
     else:
         with cases.DEVICE:
             yield
+
+
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    """A gloo process group of this process alone, with its store in memory: there is nothing to wait for."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1, timeout=timedelta(seconds=60))
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

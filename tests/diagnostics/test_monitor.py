@@ -288,15 +288,11 @@ def test_one_overflow_does_not_spoil_the_rest():
     json.dumps(found, allow_nan=False)
 
 
-def test_frozen_parameters_and_a_model_that_is_wrapped(tmp_path):
+@pytest.mark.usefixtures("process_group")
+def test_frozen_parameters_and_a_model_that_is_wrapped():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.LeakyReLU(inplace=True), nn.Linear(4, 1))
     model[0].requires_grad_(False)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        wrapped = nn.parallel.DistributedDataParallel(model)
-        found = observed(wrapped, torch.randn(8, 4), torch.randn(8, 4))
-    finally:
-        torch.distributed.destroy_process_group()
+    found = observed(nn.parallel.DistributedDataParallel(model), torch.randn(8, 4), torch.randn(8, 4))
     assert [(layer["name"], layer["calls"]) for layer in found["layers"]] == [("module.1", 2), ("module.3", 2)]
     assert found["layers"][0]["gradient_norm"] is None
     assert found["gradient_norm_ratio"] == 1.0

@@ -13,19 +13,16 @@ from leakyrelu_ext.init import init_for_leaky_relu_
 pytestmark = pytest.mark.cpu_only
 
 
-def test_sharded_layers_are_not_taken_for_one(tmp_path):
+@pytest.mark.usefixtures("process_group")
+def test_sharded_layers_are_not_taken_for_one():
     from torch.distributed.tensor import distribute_module
 
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
-        model = distribute_module(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)), mesh)
-        before = model[2].weight.full_tensor().clone()
-        report = init_for_leaky_relu_(model)
-        assert [each.note for each in report] == ["", ""]
-        assert not torch.equal(model[2].weight.full_tensor(), before)
-    finally:
-        torch.distributed.destroy_process_group()
+    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+    model = distribute_module(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)), mesh)
+    before = model[2].weight.full_tensor().clone()
+    report = init_for_leaky_relu_(model)
+    assert [each.note for each in report] == ["", ""]
+    assert not torch.equal(model[2].weight.full_tensor(), before)
 
 
 class Tied(nn.Module):

@@ -421,9 +421,9 @@ def test_not_a_subclass(reuse):
     assert_same_bits(torch.Tensor(x.grad), torch.where(x > 0, 3.0, torch.tensor(3.0) * 0.1))
 
 
-def test_the_buffers_of_distributed_data_parallel(tmp_path):
+@pytest.mark.usefixtures("process_group")
+def test_the_buffers_of_distributed_data_parallel():
     """Gradients that are views into DDP's buckets, over two steps of a model whose parameter is the activation's input."""
-    import torch.distributed as dist
 
     class Model(torch.nn.Module):
         def __init__(self):
@@ -434,21 +434,17 @@ def test_the_buffers_of_distributed_data_parallel(tmp_path):
         def forward(self, act, x):
             return (act(self.weight, 0.1) * 3 * self.other * x).square().sum()
 
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        models = [Model(), Model()]
-        for model, act in zip(models, (leaky_relu, aten.leaky_relu), strict=True):
-            parallel = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
-            optimizer = torch.optim.SGD(parallel.parameters(), lr=1e-3)
-            for step in range(3):
-                optimizer.zero_grad(set_to_none=step == 1)
-                parallel(act, randn(SIZE, seed=2)).backward()
-                optimizer.step()
-        assert_same_bits(models[0].weight, models[1].weight)
-        assert_same_bits(models[0].weight.grad, models[1].weight.grad)
-        assert models[0].weight.grad._base is not None or models[0].weight.grad.untyped_storage().nbytes() > SIZE * 4
-    finally:
-        dist.destroy_process_group()
+    models = [Model(), Model()]
+    for model, act in zip(models, (leaky_relu, aten.leaky_relu), strict=True):
+        parallel = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+        optimizer = torch.optim.SGD(parallel.parameters(), lr=1e-3)
+        for step in range(3):
+            optimizer.zero_grad(set_to_none=step == 1)
+            parallel(act, randn(SIZE, seed=2)).backward()
+            optimizer.step()
+    assert_same_bits(models[0].weight, models[1].weight)
+    assert_same_bits(models[0].weight.grad, models[1].weight.grad)
+    assert models[0].weight.grad._base is not None or models[0].weight.grad.untyped_storage().nbytes() > SIZE * 4
 
 
 # The op itself.
