@@ -1,6 +1,7 @@
 """Page, document and README's block say what the rows say, whatever those hold; the page renders in a browser."""
 
 import dataclasses
+import functools
 import html
 import random
 import re
@@ -31,6 +32,12 @@ from browser_page import check_page, check_that_nothing_runs
 pytestmark = pytest.mark.cpu_only
 
 
+@functools.cache
+def example_page() -> str:
+    """Of every suite, given in another order than is told. Drawing it takes seconds."""
+    return publish.page(list(reversed(example_runs())))
+
+
 @pytest.mark.parametrize("runs", odd_runs().values(), ids=odd_runs())
 def test_any_run_gives_a_page_a_document_and_a_block(runs):
     page = publish.page(runs)
@@ -46,7 +53,7 @@ def test_any_run_gives_a_page_a_document_and_a_block(runs):
 
 
 def test_the_op_comes_first_and_each_section_opens_with_its_answer_and_its_figures():
-    page = publish.page(list(reversed(example_runs())))
+    page = example_page()
     sections = page.split("<section id=")[1:]
     order = [re.search(r'<p class="quiet">leakyrelu-bench (\w+),', section) for section in sections]
     assert [found[1] for found in order if found] == ["ops", "fused", "models", "memory", "compile"]
@@ -58,7 +65,7 @@ def test_the_op_comes_first_and_each_section_opens_with_its_answer_and_its_figur
 
 def test_the_page_holds_every_row_and_every_fact():
     runs = example_runs()
-    page = publish.page(runs)
+    page = example_page()
     assert page.count('<tr class="') == sum(len(run.rows) for run in runs)
     text = html.unescape(page)
     for row in runs[0].rows[::97]:
@@ -283,7 +290,7 @@ def test_absent_markers_are_named(tmp_path):
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(publish.page(example_runs()))
+    path.write_text(example_page())
     return path
 
 
