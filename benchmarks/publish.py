@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .report import figures, html, readme, results_page
-from .report.drawing import LIGHT, Picture, named_apart
+from .report.drawing import Picture, named_apart
 from .results import STUDY, ResultsError, Run, document, load, refuse_to_overwrite, write
 from .study.report import document as study_document
 from .study.report import figures as study_figures
@@ -46,7 +46,7 @@ def results(runs: Sequence[Run | Study], folder: str) -> str:
 
 
 def write_pngs(runs: Sequence[Run | Study], folder: Path) -> list[Path]:
-    """Writes every figure, light, into folders in ``folder``, which are made if they are not there. Returns the files.
+    """Writes every figure into folders in ``folder``, which are made if they are not there. Returns the files.
 
     Raises:
         ResultsError: a file or a folder cannot be written.
@@ -57,7 +57,7 @@ def write_pngs(runs: Sequence[Run | Study], folder: Path) -> list[Path]:
         for picture in pictures(runs):
             path = folder / f"{picture.name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            write(path, picture.png(LIGHT))
+            write(path, picture.png())
             written.append(path)
     except OSError as error:
         raise ResultsError(f"{error.filename or folder}: {error.strerror or error}") from error

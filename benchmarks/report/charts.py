@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from .drawing import SMALL, Theme, figure, look, wrapped
+from .drawing import LIGHT, SMALL, figure, look, wrapped
 from .notation import plain
 
 _NAME = 54  # characters in a line
@@ -44,12 +43,11 @@ class Panel:
     wide: bool = False
 
 
-def panels(theme: Theme, title: str, of: Sequence[Panel], note: str, over: Scale) -> Figure:
+def panels(title: str, of: Sequence[Panel], note: str, over: Scale) -> Figure:
     """Small multiples; ``over``: what is done to the horizontal axis of each."""
     lines = {line.label: line for panel in of for line in panel.lines}
     legend = [
-        Line2D([], [], label=plain(label), markersize=4, **look(theme, line.style, line.joined))
-        for label, line in lines.items()
+        Line2D([], [], label=plain(label), markersize=4, **look(line.style, line.joined)) for label, line in lines.items()
     ]
     narrow = [number for number, panel in enumerate(of) if not panel.wide]
     rows = [[*narrow[first : first + 2], -1][:2] for first in range(0, len(narrow), 2)]
@@ -64,7 +62,7 @@ def panels(theme: Theme, title: str, of: Sequence[Panel], note: str, over: Scale
         axes.grid(axis="y")
         for line in panel.lines:
             x, y, low, high = zip(*sorted(line.points), strict=True)
-            of_line = look(theme, line.style, line.joined)
+            of_line = look(line.style, line.joined)
             if line.joined:
                 axes.fill_between(x, low, high, color=of_line["color"], alpha=0.2, linewidth=0)
             else:
@@ -100,7 +98,7 @@ def times(value: float) -> str:
 
 
 def _line_at_1(axes: Axes) -> None:
-    axes.axhline(1, color=mpl.rcParams["text.color"], linewidth=0.9)
+    axes.axhline(1, color=LIGHT.text, linewidth=0.9)
 
 
 def ratio_scale(axes: Axes, values: Sequence[float]) -> None:
@@ -147,12 +145,10 @@ class Bar:
     whisker: tuple[float, float] | None = None
 
 
-def bars_from(
-    theme: Theme, title: str, groups: Sequence[tuple[str, Sequence[Bar]]], start: float, tick: Callable[[float], str]
-) -> Figure:
+def bars_from(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], start: float, tick: Callable[[float], str]) -> Figure:
     """Horizontal bars from ``start``, in groups, each below its name; ``tick``: how values are written on the axis."""
     names = list(dict.fromkeys(bar.contestant for _, bars in groups for bar in bars))
-    colors = {name: theme.colors[index % len(theme.colors)] for index, name in enumerate(names)}
+    colors = {name: LIGHT.colors[index % len(LIGHT.colors)] for index, name in enumerate(names)}
     legend = [Patch(color=color, label=plain(name)) for name, color in colors.items()]
     drawn, axes, starts = listed(title, legend, [name for name, _ in groups], [len(bars) + 0.5 for _, bars in groups])
     ends = [end for _, bars in groups for bar in bars for end in (bar.length, *(bar.whisker or ()))]
@@ -166,12 +162,12 @@ def bars_from(
             leftward = bar.length < start
             tip = bar.length
             if bar.whisker:
-                axes.hlines(first + y - 0.5, *bar.whisker, color=theme.text, linewidth=1)
+                axes.hlines(first + y - 0.5, *bar.whisker, color=LIGHT.text, linewidth=1)
                 tip = bar.whisker[not leftward]
             axes.annotate(
                 plain(bar.label), (tip, first + y - 0.5), (-4 if leftward else 4, 0), textcoords="offset points",
                 ha="right" if leftward else "left", va="center", size=SMALL,
             )  # fmt: skip
-    axes.axvline(start, color=theme.text, linewidth=0.9)
+    axes.axvline(start, color=LIGHT.text, linewidth=0.9)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: tick(x)))
     return drawn

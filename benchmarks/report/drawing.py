@@ -1,13 +1,15 @@
-"""How figures are drawn, by matplotlib and without a display, each for a light and for a dark page."""
+"""How figures are drawn, by matplotlib and without a display, for a light page and, in other colours, for a dark one."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import matplotlib as mpl
@@ -28,11 +30,16 @@ class Theme:
     faint: str
     colors: tuple[str, ...]
 
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (self.background, self.text, self.faint, *self.colors)
+
 
 # After Okabe and Ito, who chose colours that colour-blind readers tell apart: darker on white, lighter on black.
 # Markers differ too.
 LIGHT = Theme("light", "#ffffff", "#1c1f24", "#8a9099", ("#0063a6", "#c14e00", "#007e5c", "#a4477d", "#6b5f00", "#3c3f45"))
 DARK = Theme("dark", "#16191f", "#e6e8eb", "#7d848e", ("#62bcf2", "#f2a13b", "#35c496", "#e08fbd", "#eee05a", "#c3c8ce"))
+_IN = {theme.name: dict(zip(LIGHT.all, theme.all, strict=True)) for theme in (LIGHT, DARK)}
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHED = 6  # added to a style: the same, dashed
 
@@ -41,9 +48,9 @@ _TITLE, _LEGEND, _NOTE = 42, 52, 62  # characters in a line
 SMALL = 8.5
 
 
-def _settings(theme: Theme) -> Any:
+def _settings() -> Any:
     """Matplotlib's, under which a figure is drawn."""
-    faces = dict.fromkeys(("figure.facecolor", "axes.facecolor"), theme.background)
+    faces = dict.fromkeys(("figure.facecolor", "axes.facecolor"), LIGHT.background)
     texts = ("text.color", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor", "legend.labelcolor")
     faint = ("axes.edgecolor", "grid.color", "xtick.color", "ytick.color")
     sizes = {"axes.titlesize": 9.5, "legend.fontsize": 9.5, "xtick.labelsize": SMALL, "ytick.labelsize": SMALL}
@@ -62,7 +69,7 @@ def _settings(theme: Theme) -> Any:
         "grid.linewidth": 0.6,
         "legend.frameon": False,
         **{f"axes.spines.{side}": False for side in ("left", "right", "top")},
-        **faces, **dict.fromkeys(texts, theme.text), **dict.fromkeys(faint, theme.faint), **sizes, **ticks,
+        **faces, **dict.fromkeys(texts, LIGHT.text), **dict.fromkeys(faint, LIGHT.faint), **sizes, **ticks,
     }  # fmt: skip
 
 
@@ -73,22 +80,26 @@ class Picture:
     name: str
     title: str
     alt: str
-    draw: Callable[[Theme], Figure]
+    draw: Callable[[], Figure]  # in the light theme's colours
     run: Run | None = None  # whose rows it shows
 
-    def svg(self, theme: Theme) -> bytes:
-        return self._saved(theme, "svg", {"Date": None, "Creator": None})
+    def svg(self, theme: Theme) -> str:
+        return re.sub("|".join(map(re.escape, LIGHT.all)), lambda found: _IN[theme.name][found[0]], self._light)
 
-    def png(self, theme: Theme, dots_per_inch: int = 200) -> bytes:
-        return self._saved(theme, "png", {"Software": None}, dots_per_inch)
+    def png(self, dots_per_inch: int = 200) -> bytes:
+        return self._saved("png", {"Software": None}, dots_per_inch)
 
     def data_uri(self, theme: Theme) -> str:
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg(theme)).decode("ascii")
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg(theme).encode()).decode("ascii")
 
-    def _saved(self, theme: Theme, kind: str, metadata: dict[str, str | None], dpi: int = 72) -> bytes:
+    @cached_property
+    def _light(self) -> str:
+        return self._saved("svg", {"Date": None, "Creator": None}).decode()
+
+    def _saved(self, kind: str, metadata: dict[str, str | None], dpi: int = 72) -> bytes:
         file = io.BytesIO()
-        with mpl.rc_context(_settings(theme)):
-            self.draw(theme).savefig(file, format=kind, dpi=dpi, metadata=metadata)
+        with mpl.rc_context(_settings()):
+            self.draw().savefig(file, format=kind, dpi=dpi, metadata=metadata)
         return file.getvalue()
 
 
@@ -112,11 +123,11 @@ def named_apart(pictures: Iterable[Picture]) -> list[Picture]:
     return list(drawn.values())
 
 
-def look(theme: Theme, style: int | None, joined: bool = True) -> dict[str, Any]:
+def look(style: int | None, joined: bool = True) -> dict[str, Any]:
     """Of a line: the same for the same ``style``, told apart without colour too; None: in the colour of texts."""
     turn, index = divmod(style or 0, DASHED)
-    color = theme.text if style is None else theme.colors[index]
-    stroke, face = ("--", theme.background) if turn % 2 else ("-", color)
+    color = LIGHT.text if style is None else LIGHT.colors[index]
+    stroke, face = ("--", LIGHT.background) if turn % 2 else ("-", color)
     return {
         "color": color,
         "marker": _MARKERS[index],

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from ..results import Quantiles, Row, Run
 from .charts import Bar, Line, Panel, Point, bars_from, listed, over_sizes, panels, ratio_scale, share_scale, times
-from .drawing import DASHED, Picture, Theme, look, named_apart, path_of
+from .drawing import DASHED, LIGHT, Picture, look, named_apart, path_of
 from .notation import figure, plain, ratio
 from .summary import baseline, counterpart, name_of
 
@@ -49,7 +49,7 @@ def _over_size(
     values = [value for _, *bounds in points for value in bounds]
     of = [Panel(mode, found, lambda axes: scale(axes, values)) for mode, found in of_mode.items() if found]
     over = over_sizes([size for size, *_ in points])
-    return _picture(name, title, alt, lambda theme: panels(theme, title, of, "By elements in the tensor.", over))
+    return _picture(name, title, alt, lambda: panels(title, of, "By elements in the tensor.", over))
 
 
 def speed_up(run: Run, dtype: str) -> Picture | None:
@@ -140,9 +140,7 @@ def step_ratios(run: Run, mode: str) -> Picture | None:
     alt = (
         f"Bars, {mode}: " + "; ".join(f"{name_of(row)}, {row.ours} against {row.rival}: {ratio(row)}" for row in rows) + "."
     )
-    return _picture(
-        path_of(run.suite, mode), title, alt, lambda theme: bars_from(theme, title, list(groups.items()), 1.0, times)
-    )
+    return _picture(path_of(run.suite, mode), title, alt, lambda: bars_from(title, list(groups.items()), 1.0, times))
 
 
 def dots(run: Run, mode: str) -> Picture | None:
@@ -156,20 +154,20 @@ def dots(run: Run, mode: str) -> Picture | None:
         parts = [part for part in (row.dtype, row.outputs if row.outputs == "warm" else "") if part and part not in row.case]
         cases.setdefault(", ".join([row.case, *parts]), []).append(row)
 
-    def draw(theme: Theme) -> Figure:
-        looks = {name: look(theme, index, joined=False) for index, name in enumerate(names)}
+    def draw() -> Figure:
+        looks = {name: look(index, joined=False) for index, name in enumerate(names)}
         legend = [Line2D([], [], label=plain(name), markersize=5, **of) for name, of in looks.items()]
         drawn, axes, starts = listed(title, legend, list(cases), [1.3] * len(cases))
         axes.set_xscale("log", base=2)
         ends = [value for row in rows for _, _, low, high in _ratio_points([row]) for value in (low, high)]
         axes.set_xlim(min(*ends, 0.7) / 1.06, max(*ends, 1.5) * 1.06)
         for y, of_case in zip(starts, cases.values(), strict=True):
-            axes.axhline(y + 0.4, color=theme.faint, linewidth=0.5, alpha=0.5)
+            axes.axhline(y + 0.4, color=LIGHT.faint, linewidth=0.5, alpha=0.5)
             for row in of_case:
                 ((_, value, low, high),) = _ratio_points([row])
                 axes.hlines(y + 0.4, low, high, color=looks[row.rival]["color"], linewidth=1.2)
                 axes.plot(value, y + 0.4, markersize=5, markeredgewidth=0.5, **looks[row.rival])
-        axes.axvline(1, color=theme.text, linewidth=0.9)
+        axes.axvline(1, color=LIGHT.text, linewidth=0.9)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: times(x)))
         return drawn
@@ -212,8 +210,8 @@ def amounts(run: Run, mode: str) -> Picture | None:
         f"{case}: " + ", ".join(f"{bar.contestant} {bar.label}" for bar in bars) for case, bars in groups
     )
 
-    def draw(theme: Theme) -> Figure:
-        return bars_from(theme, title, groups, 0.0, lambda share: f"{share:.0%}")
+    def draw() -> Figure:
+        return bars_from(title, groups, 0.0, lambda share: f"{share:.0%}")
 
     return _picture(path_of(run.suite, mode), title, alt + ".", draw)
 

@@ -150,8 +150,10 @@ def test_pictures_are_the_same_every_time_and_named_apart():
     drawn = figures.pictures([run, run])
     assert [picture.name for picture in drawn] == ["compile/training-step", "compile/training-step-2"]
     assert drawn[0].svg(DARK) == drawn[1].svg(DARK)
-    assert drawn[0].png(LIGHT) == drawn[1].png(LIGHT)
-    assert drawn[0].svg(LIGHT) != drawn[0].svg(DARK)
+    assert drawn[0].png() == drawn[1].png()
+    light, dark = drawn[0].svg(LIGHT), drawn[0].svg(DARK)
+    # Every colour of one is another's in the other.
+    assert not set(re.findall("#[0-9a-f]{6}", light)) & set(re.findall("#[0-9a-f]{6}", dark))
 
 
 def call(*arguments):
@@ -159,7 +161,7 @@ def call(*arguments):
 
 
 def test_the_command_writes_what_it_is_asked_for(tmp_path, capsys):
-    files = files_of(example_runs(), tmp_path)
+    files = files_of(example_runs()[1:4], tmp_path)
     docs = tmp_path / "docs"
     docs.mkdir()
     target = tmp_path / "README.md"

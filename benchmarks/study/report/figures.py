@@ -51,8 +51,8 @@ def _spread(values: Sequence[float], x: float, mean: Callable[[Sequence[float]],
 
 
 def _picture(name: str, title: str, alt: str, draw: Callable[..., Figure], *what: Any) -> Picture:
-    """``draw``: of charts or of forest; what it takes after theme and title is ``what``."""
-    return Picture(name, title, alt, lambda theme: draw(theme, title, *what))
+    """``draw``: of charts or of forest; what it takes after the title is ``what``."""
+    return Picture(name, title, alt, lambda: draw(title, *what))
 
 
 def _over_epochs(outcomes: Sequence[Outcome], curve: str, last: int, first: int = 0) -> list[Point]:

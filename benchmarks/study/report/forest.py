@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from ...report.drawing import Theme, figure, look, wrapped
+from ...report.drawing import LIGHT, figure, look, wrapped
 from ...report.notation import plain
 from ..claims.effects import NOT_SUPPORTED, SUPPORTED
 
@@ -46,9 +46,7 @@ def _logarithmic(axes: Axes, start: float) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def forest(
-    theme: Theme, title: str, groups: Sequence[tuple[str, Sequence[Interval]]], note: str, start: float, form: str
-) -> Figure:
+def forest(title: str, groups: Sequence[tuple[str, Sequence[Interval]]], note: str, start: float, form: str) -> Figure:
     """Each interval beside its label, a panel for each group, with the same axis and a line across at ``start``.
 
     ``form``: of the numbers below.
@@ -65,17 +63,17 @@ def forest(
             axes.sharex(axes_of[0])
         axes.set_title(plain(name), weight="bold")
         axes.grid(axis="x")
-        axes.axvline(start, color=theme.text, linewidth=0.9, zorder=1)
+        axes.axvline(start, color=LIGHT.text, linewidth=0.9, zorder=1)
         middles = [sum(of_group[:number]) + height / 2 for number, height in enumerate(of_group)]
         for row, y, height in zip(rows, middles, of_group, strict=True):
             if row.band[0] < row.band[1]:
-                axes.barh(y, row.band[1] - row.band[0], 0.9 * height, left=row.band[0], color=theme.faint, alpha=0.35)
+                axes.barh(y, row.band[1] - row.band[0], 0.9 * height, left=row.band[0], color=LIGHT.faint, alpha=0.35)
             # Verdicts are told apart without colour: full, crossed out, empty.
-            mark = look(theme, row.style) | {"linestyle": "-"}
+            mark = look(row.style) | {"linestyle": "-"}
             if row.verdict == NOT_SUPPORTED:
                 mark["marker"] = "x"
             elif row.verdict != SUPPORTED:
-                mark["markerfacecolor"] = theme.background
+                mark["markerfacecolor"] = LIGHT.background
             sides = [[row.mean - row.low], [row.high - row.mean]]
             axes.errorbar([row.mean], [y], xerr=sides, elinewidth=1.6, markersize=5.5, markeredgewidth=1.4, **mark)
         axes.set_ylim(sum(of_group), 0)
