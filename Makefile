@@ -27,13 +27,17 @@ BUILD_INPUTS := setup.py pyproject.toml $(shell find csrc -type f)
 # Our own torch's venv has this tree itself, so that a changed Python file counts at once; the others have an installation.
 ifeq ($(TORCH),$(OURS))
 EDITABLE := --editable
+EXTRAS := bench,study,test,dev,docs
 else
+EXTRAS := bench,study,test
 BUILD_INPUTS += $(shell find leakyrelu_ext benchmarks -name "*.py" ! -name _built_with.py -o -name "*.j2")
 endif
 CPP_FILES := $(shell find csrc tests -name "*.cpp" -o -name "*.h" -o -name "*.cu" -o -name "*.cuh") $(wildcard .ci/*.cpp)
 
-.PHONY: bench results study report test test-core test-slow test-installed test-releases test-lowest test-newest \
+.PHONY: setup bench results study report test test-core test-slow test-installed test-releases test-lowest test-newest \
 	test-fallback compatibility docs lint format cuda-check gpu-check gpu-wheels neon-check clean
+
+setup: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench ops
@@ -73,7 +77,7 @@ test-core: $(VENV)/.installed
 
 # The core again on PyTorch's own function and module, with our kernels installed under them; what is not about those stays out.
 test-installed: $(VENV)/.installed
-	$(PYTEST) --installed -m "not slow" $(ONLY_CORE) --ignore=compatibility --ignore=bias_leaky_relu --ignore=project/test_gpu_check.py
+	$(PYTEST) --installed -m "not slow" $(ONLY_CORE) --ignore=compatibility --ignore=bias_leaky_relu --ignore=project
 
 test-releases: test-lowest test-newest
 
@@ -194,7 +198,7 @@ endif
 
 # torch is named so that it stays.
 $(VENV)/.installed: $(VENV)/.torch $(BUILD_INPUTS)
-	$(BIN)/pip install $(PIP_FLAGS) --no-build-isolation '$(TORCH)' $(EDITABLE) '.[bench,study,test,dev,docs]'
+	$(BIN)/pip install $(PIP_FLAGS) --no-build-isolation '$(TORCH)' $(EDITABLE) '.[$(EXTRAS)]'
 	$(BIN)/pip install $(PIP_FLAGS) --no-deps $(STUDY_DATA) || echo "the training study will skip what it has no data for"
 	touch $@
 
