@@ -160,8 +160,90 @@ void check_bias_leaky_relu(const std::vector<T>& values, int64_t n, double slope
   }
 }
 
+/// norm_leaky_relu, up to roundings: NEON fuses multiplications with additions.
+template <typename T>
+void check_norm(int64_t n, int64_t rows) {
+  using opmath = opmath_t<T>;
+  std::mt19937_64 random(n);
+  std::normal_distribution<double> normal;
+  const auto draw = [&](auto& values) {
+    for (auto& value : values) {
+      value = static_cast<std::decay_t<decltype(value)>>(static_cast<float>(normal(random)));
+    }
+  };
+  const int64_t numel = n * rows;
+  std::vector<T> input(numel), residual(numel), grad_output(numel);
+  std::vector<opmath> mean(n), scale(n), shift(n), along(n), offset(n), rstd(n);
+  draw(input), draw(residual), draw(grad_output), draw(mean), draw(scale), draw(shift), draw(along), draw(offset),
+      draw(rstd);
+  const auto loops_of = [&](const Tier& tier) {
+    const auto& loops = std::get<Loops<T>>(tier.loops);
+    return rows == 1 ? loops.norm_of_row : loops.norm_of_columns;
+  };
+  const double tolerance = sizeof(T) == 2 ? 0.02 : 1e-5;
+  const auto require_near = [&](const auto& actual, const auto& expected, const char* what) {
+    for (size_t i = 0; i < actual.size(); ++i) {
+      const auto a = static_cast<double>(actual[i]), e = static_cast<double>(expected[i]);
+      if (!(std::abs(a - e) <= tolerance * (1 + std::abs(e)))) {
+        std::printf(
+            "norm_leaky_relu, %s, itemsize %zu, %lld elements in %lld rows: element %zu is %g instead of %g\n", what,
+            sizeof(T), static_cast<long long>(n), static_cast<long long>(rows), i, a, e);
+        std::exit(1);
+      }
+    }
+  };
+  for (int parts = 0; parts < 4; ++parts) {
+    const bool with_residual = parts & 1, with_statistics = parts & 2;
+    std::vector<double> moments[2], sums[2];
+    std::vector<T> outputs[2], gradients[2], residuals[2];
+    std::vector<uint8_t> masks[2];
+    for (const int side : {0, 1}) {
+      const auto loops = loops_of(side == 0 ? neon_tier() : generic_tier());
+      const int64_t entries = rows == 1 ? 1 : n;
+      moments[side].resize(2 * entries);
+      sums[side].resize(2 * entries);
+      outputs[side].assign(numel + 1, T(77.0f));
+      gradients[side].assign(numel + 1, T(77.0f));
+      residuals[side].assign(numel + 1, T(77.0f));
+      masks[side].assign(mask_bytes(n) * rows + 1, 0xA5);
+      uint8_t* mask = with_residual ? masks[side].data() : nullptr;
+      loops.moments(input.data(), n, rows, moments[side].data());
+      loops.forward(
+          {input.data(), with_residual ? residual.data() : nullptr, mean.data(), scale.data(), shift.data(),
+           outputs[side].data(), mask, n, rows},
+          opmath(0.25), Stores::kCached);
+      const NormBackwardRun<T> backward{
+          grad_output.data(),
+          input.data(),
+          mask,
+          mean.data(),
+          scale.data(),
+          shift.data(),
+          with_statistics ? along.data() : nullptr,
+          with_statistics ? offset.data() : nullptr,
+          with_statistics ? rstd.data() : nullptr,
+          gradients[side].data(),
+          residuals[side].data(),
+          n,
+          rows};
+      loops.sums(backward, opmath(0.25), sums[side].data());
+      loops.backward(backward, opmath(0.25), Stores::kStreaming);
+    }
+    require_near(moments[0], moments[1], "moments");
+    require_near(outputs[0], outputs[1], "forward");
+    require_near(masks[0], masks[1], "mask");
+    require_near(sums[0], sums[1], "sums");
+    require_near(gradients[0], gradients[1], "backward");
+    require_near(residuals[0], residuals[1], "gradient of the residual");
+  }
+}
+
 template <typename T>
 void check_all() {
+  for (const int64_t n : {1, 7, 8, 31, 32, 100, 399, 4000}) {
+    check_norm<T>(n, 1);
+    check_norm<T>(n, 37);
+  }
   std::mt19937_64 random(0);
   std::vector<T> noise(400);
   for (auto& value : noise) {

@@ -39,4 +39,24 @@ TORCH_LIBRARY(leakyrelu_ext, m) {
       "bias_leaky_relu_backward_(Tensor(a!) grad_output, Tensor mask, float negative_slope, float gain, float dropout_p, "
       "int dim, ScalarType bias_dtype, bool with_bias) -> Tensor grad_bias",
       tags);
+
+  // leaky_relu(norm(input) + residual). num_groups: 0 for batch norm, else the groups of a sample, each normalized by
+  // itself (instance norm: the number of channels). Without use_input_stats, running statistics are the norm's; with it
+  // they are updated, if given. statistics: see element/norm_leaky_relu.h. mask: with a residual the signs do not follow
+  // from input and statistics; rows of memory (pixels of a channel, or with channels_last channels of a pixel) begin
+  // bytes.
+  const std::string norm_arguments =
+      "Tensor? weight, Tensor? bias, Tensor(a!)? running_mean, Tensor(b!)? running_var, Tensor? residual, "
+      "int num_groups, bool use_input_stats, float momentum, float eps, float negative_slope";
+  m.def(("norm_leaky_relu(Tensor input, " + norm_arguments + ") -> Tensor").c_str(), tags);
+  m.def(
+      ("norm_leaky_relu_forward(Tensor input, " + norm_arguments +
+       ", bool with_mask) -> (Tensor output, Tensor statistics, Tensor mask)")
+          .c_str(),
+      tags);
+  m.def(
+      "norm_leaky_relu_backward(Tensor grad_output, Tensor input, Tensor statistics, Tensor? weight, Tensor mask, "
+      "int num_groups, bool use_input_stats, float eps, float negative_slope, bool[4] output_mask) -> "
+      "(Tensor grad_input, Tensor grad_weight, Tensor grad_bias, Tensor grad_residual)",
+      tags);
 }

@@ -91,4 +91,30 @@ inline const auto& bias_leaky_relu_backward_() {
   return op;
 }
 
+#define LEAKYRELU_EXT_NORM_PARAMETERS                                                                   \
+  const std::optional<at::Tensor>&, const std::optional<at::Tensor>&, const std::optional<at::Tensor>&, \
+      const std::optional<at::Tensor>&, const std::optional<at::Tensor>&, int64_t, bool, double, double, double
+
+inline const auto& norm_leaky_relu() {
+  static const auto op =
+      find<at::Tensor(const at::Tensor&, LEAKYRELU_EXT_NORM_PARAMETERS)>("leakyrelu_ext::norm_leaky_relu");
+  return op;
+}
+
+inline const auto& norm_leaky_relu_forward() {
+  static const auto op =
+      find<std::tuple<at::Tensor, at::Tensor, at::Tensor>(const at::Tensor&, LEAKYRELU_EXT_NORM_PARAMETERS, bool)>(
+          "leakyrelu_ext::norm_leaky_relu_forward");
+  return op;
+}
+
+#undef LEAKYRELU_EXT_NORM_PARAMETERS
+
+inline const auto& norm_leaky_relu_backward() {
+  static const auto op = find<std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>(
+      const at::Tensor&, const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, const at::Tensor&,
+      int64_t, bool, double, double, std::array<bool, 4>)>("leakyrelu_ext::norm_leaky_relu_backward");
+  return op;
+}
+
 } // namespace leakyrelu_ext::ops

@@ -16,6 +16,7 @@
 #include "autograd/route.h"
 #include "composite/bias_leaky_relu.h"
 #include "composite/leaky_relu.h"
+#include "composite/norm_leaky_relu.h"
 #include "cpu/active_tier.h"
 #include "installed.h"
 #include "ops.h"
@@ -182,6 +183,97 @@ PyObject* bias_leaky_relu_(PyObject* /*module*/, PyObject* args, PyObject* kwarg
   END_HANDLE_TH_ERRORS
 }
 
+/// As torch.nn.functional's norms do; their C++ ops compute NaN.
+void check_more_than_one(const at::Tensor& input, const char* what, bool per_channel) {
+  c10::SymInt count = per_channel && input.dim() > 0 ? input.sym_size(0) : c10::SymInt(1);
+  for (int64_t d = 2; d < input.dim(); ++d) {
+    count *= input.sym_size(d);
+  }
+  TORCH_CHECK_VALUE(
+      count != 1, "Expected more than 1 ", what, " when training, got input size torch.Size(", input.sym_sizes(), ")");
+}
+
+PyObject* run_norm_leaky_relu(const at::Tensor& input, const NormArguments& arguments) {
+  at::Tensor output;
+  {
+    pybind11::gil_scoped_release no_gil;
+    output = wants_aten(input) ? composite::norm_leaky_relu(input, arguments)
+                               : arguments.call(ops::norm_leaky_relu(), input);
+  }
+  return THPVariable_Wrap(std::move(output));
+}
+
+PyObject* batch_norm_leaky_relu(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
+  HANDLE_TH_ERRORS
+  static torch::PythonArgParser parser(
+      {"batch_norm_leaky_relu(Tensor input, Tensor? running_mean, Tensor? running_var, Tensor? weight, Tensor? bias, "
+       "bool training, double momentum, double eps, double negative_slope, Tensor? residual)"},
+      /*traceable=*/true);
+  torch::ParsedArgs<10> parsed_args;
+  auto parsed = parser.parse(args, kwargs, parsed_args);
+  const at::Tensor input = parsed.tensor(0);
+  const auto running_mean = parsed.optionalTensor(1), running_var = parsed.optionalTensor(2),
+             weight = parsed.optionalTensor(3), bias = parsed.optionalTensor(4), residual = parsed.optionalTensor(9);
+  const bool training = parsed.toBool(5);
+  if (training) {
+    check_more_than_one(input, "value per channel", /*per_channel=*/true);
+  }
+  return run_norm_leaky_relu(
+      input,
+      {weight, bias, running_mean, running_var, residual, /*num_groups=*/0, training, parsed.toDouble(6),
+       parsed.toDouble(7), parsed.toDouble(8)});
+  END_HANDLE_TH_ERRORS
+}
+
+PyObject* instance_norm_leaky_relu(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
+  HANDLE_TH_ERRORS
+  static torch::PythonArgParser parser(
+      {"instance_norm_leaky_relu(Tensor input, Tensor? running_mean, Tensor? running_var, Tensor? weight, Tensor? bias, "
+       "bool use_input_stats, double momentum, double eps, double negative_slope, Tensor? residual)"},
+      /*traceable=*/true);
+  torch::ParsedArgs<10> parsed_args;
+  auto parsed = parser.parse(args, kwargs, parsed_args);
+  const at::Tensor input = parsed.tensor(0);
+  const auto running_mean = parsed.optionalTensor(1), running_var = parsed.optionalTensor(2),
+             weight = parsed.optionalTensor(3), bias = parsed.optionalTensor(4), residual = parsed.optionalTensor(9);
+  const bool use_input_stats = parsed.toBool(5);
+  if (use_input_stats) {
+    check_more_than_one(input, "spatial element", /*per_channel=*/false);
+  }
+  const int64_t channels = input.dim() < 2 ? 1 : input.sym_size(1).guard_int(__FILE__, __LINE__);
+  return run_norm_leaky_relu(
+      input,
+      {weight, bias, running_mean, running_var, residual, channels, use_input_stats, parsed.toDouble(6),
+       parsed.toDouble(7), parsed.toDouble(8)});
+  END_HANDLE_TH_ERRORS
+}
+
+PyObject* group_norm_leaky_relu(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
+  HANDLE_TH_ERRORS
+  static torch::PythonArgParser parser(
+      {"group_norm_leaky_relu(Tensor input, int64_t num_groups, Tensor? weight, Tensor? bias, double eps, "
+       "double negative_slope, Tensor? residual)"},
+      /*traceable=*/true);
+  torch::ParsedArgs<7> parsed_args;
+  auto parsed = parser.parse(args, kwargs, parsed_args);
+  const at::Tensor input = parsed.tensor(0);
+  const int64_t num_groups = parsed.toInt64(1);
+  const auto weight = parsed.optionalTensor(2), bias = parsed.optionalTensor(3), residual = parsed.optionalTensor(6);
+  TORCH_CHECK(input.dim() >= 2, "Expected at least 2 dimensions for input tensor but received ", input.dim());
+  TORCH_CHECK(num_groups > 0, "Expected num groups to be greater than 0, got ", num_groups);
+  const c10::SymInt per_group = input.sym_size(0) * input.sym_size(1) / num_groups;
+  TORCH_CHECK_VALUE(
+      per_group != 1 || input.sym_numel() != input.sym_size(0) * input.sym_size(1),
+      "Expected more than 1 value per channel when training, got input size ", input.sym_sizes(), " for ", num_groups,
+      " groups");
+  const std::optional<at::Tensor> none;
+  return run_norm_leaky_relu(
+      input,
+      {weight, bias, none, none, residual, num_groups, /*use_input_stats=*/true, /*momentum=*/0, parsed.toDouble(4),
+       parsed.toDouble(5)});
+  END_HANDLE_TH_ERRORS
+}
+
 PyCFunction as_function(PyObject* (*function)(PyObject*, PyObject*, PyObject*)) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(function));
 }
@@ -192,6 +284,9 @@ PyMethodDef methods[] = {
     {"leaky_relu_", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(leaky_relu_)), METH_FASTCALL, nullptr},
     {"bias_leaky_relu", as_function(bias_leaky_relu), METH_VARARGS | METH_KEYWORDS, nullptr},
     {"bias_leaky_relu_", as_function(bias_leaky_relu_), METH_VARARGS | METH_KEYWORDS, nullptr},
+    {"batch_norm_leaky_relu", as_function(batch_norm_leaky_relu), METH_VARARGS | METH_KEYWORDS, nullptr},
+    {"instance_norm_leaky_relu", as_function(instance_norm_leaky_relu), METH_VARARGS | METH_KEYWORDS, nullptr},
+    {"group_norm_leaky_relu", as_function(group_norm_leaky_relu), METH_VARARGS | METH_KEYWORDS, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 
 torch::autograd::Node& node_of(PyObject* self) {

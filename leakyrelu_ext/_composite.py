@@ -134,3 +134,56 @@ def bias_leaky_relu(
 def bias_leaky_relu_(input: Tensor, *arguments: Any) -> Tensor:
     check_bias_leaky_relu("bias_leaky_relu_", input, *arguments)
     return input.copy_(bias_leaky_relu(input.clone(), *arguments))
+
+
+def _after_norm(input: Tensor, normalized: Tensor, residual: Tensor | None, negative_slope: float) -> Tensor:
+    output = F.leaky_relu(normalized if residual is None else normalized + residual, negative_slope)
+    memory_format = {4: torch.channels_last, 5: torch.channels_last_3d}.get(input.dim())  # which instance norm loses
+    # The stride first: vmap cannot tell about memory formats.
+    if memory_format is None or input.stride(1) != 1 or input.is_contiguous():
+        return output
+    return output.contiguous(memory_format=memory_format) if input.is_contiguous(memory_format=memory_format) else output
+
+
+def batch_norm_leaky_relu(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    negative_slope: float,
+    residual: Tensor | None,
+) -> Tensor:
+    normalized = F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return _after_norm(input, normalized, residual, negative_slope)
+
+
+def instance_norm_leaky_relu(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    negative_slope: float,
+    residual: Tensor | None,
+) -> Tensor:
+    normalized = F.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+    return _after_norm(input, normalized, residual, negative_slope)
+
+
+def group_norm_leaky_relu(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    negative_slope: float,
+    residual: Tensor | None,
+) -> Tensor:
+    return _after_norm(input, F.group_norm(input, num_groups, weight, bias, eps), residual, negative_slope)

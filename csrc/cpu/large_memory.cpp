@@ -157,10 +157,10 @@ at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, at::Sca
   return at::detail::empty_strided_cpu(sizes, strides, dtype);
 }
 
-Stores stores_for([[maybe_unused]] const void* to, [[maybe_unused]] size_t nbytes) {
+Stores stores_for([[maybe_unused]] const void* to, [[maybe_unused]] size_t nbytes, [[maybe_unused]] size_t all_bytes) {
 #ifdef __linux__
   const auto begin = reinterpret_cast<uintptr_t>(to);
-  if (nbytes >= streaming_bytes() && begin % kStreamingAlignment == 0 && is_resident(begin) &&
+  if (std::max(nbytes, all_bytes) >= streaming_bytes() && begin % kStreamingAlignment == 0 && is_resident(begin) &&
       is_resident(begin + nbytes / 2) && is_resident(begin + nbytes - 1)) {
     stats::count(stats::streaming_calls);
     return Stores::kStreaming;

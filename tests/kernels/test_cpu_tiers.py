@@ -15,6 +15,7 @@ pytestmark = pytest.mark.cpu_only
 TESTS = Path(__file__).parents[1]
 CAPABILITY = {"avx512_bf16": "avx512", "avx512": "avx512", "avx2": "avx2", "generic": "default"}
 KERNEL_TESTS = ["ops/test_forward.py", "ops/test_backward.py", "ops/test_inplace.py", "ops/test_ops.py"]
+NORM_TESTS = ["norm_leaky_relu/test_norm_values.py"]
 BIAS_TESTS = ["bias_leaky_relu/test_bias_leaky_relu.py", "bias_leaky_relu/test_bias_dropout.py"]
 
 
@@ -70,6 +71,6 @@ def test_kernels(tier, threads):
 @pytest.mark.slow
 @pytest.mark.native
 @pytest.mark.parametrize("tier", CAPABILITY)
-def test_strided_and_bias_leaky_relu(tier):
+def test_strided_and_fused(tier):
     """These set the number of threads themselves, to 1 and to 2."""
-    run(tier, 2, "-m", "not slow", "ops/test_strided.py", *BIAS_TESTS)
+    run(tier, 2, "-m", "not slow", "ops/test_strided.py", *BIAS_TESTS, *NORM_TESTS)

@@ -80,6 +80,38 @@ struct FloatLanes {
     four = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
   }
+
+  static Register subtract(Register a, Register b) {
+    return _mm256_sub_ps(a, b);
+  }
+  static Register multiply_add(Register a, Register b, Register c) {
+    return _mm256_fmadd_ps(a, b, c);
+  }
+  static float multiply_add_one(float a, float b, float c) {
+    return __builtin_fmaf(a, b, c);
+  }
+  static Predicate above(Register r, float bound) {
+    return _mm256_cmp_ps(r, _mm256_set1_ps(bound), _CMP_GT_OQ);
+  }
+
+  struct Wide {
+    __m256d low, high;
+  };
+  static Wide widen(Register r) {
+    return {_mm256_cvtps_pd(_mm256_castps256_ps128(r)), _mm256_cvtps_pd(_mm256_extractf128_ps(r, 1))};
+  }
+  static void add_to(Wide& sum, const Wide& w) {
+    sum = {_mm256_add_pd(sum.low, w.low), _mm256_add_pd(sum.high, w.high)};
+  }
+  static double wide_sum(const Wide& sum) {
+    const __m256d four = _mm256_add_pd(sum.low, sum.high);
+    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+  }
+  static void store_wide(double* to, const Wide& sum) {
+    _mm256_storeu_pd(to, sum.low);
+    _mm256_storeu_pd(to + 4, sum.high);
+  }
 };
 
 /// 16-bit elements computed in float.
@@ -277,6 +309,34 @@ struct DoubleLanes {
     const __m256d four = _mm256_add_pd(r.low, r.high);
     const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
     return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+  }
+
+  static Register subtract(Register a, Register b) {
+    return {_mm256_sub_pd(a.low, b.low), _mm256_sub_pd(a.high, b.high)};
+  }
+  static Register multiply_add(Register a, Register b, Register c) {
+    return {_mm256_fmadd_pd(a.low, b.low, c.low), _mm256_fmadd_pd(a.high, b.high, c.high)};
+  }
+  static double multiply_add_one(double a, double b, double c) {
+    return __builtin_fma(a, b, c);
+  }
+  static Predicate above(Register r, double bound) {
+    const __m256d limit = _mm256_set1_pd(bound);
+    return {_mm256_cmp_pd(r.low, limit, _CMP_GT_OQ), _mm256_cmp_pd(r.high, limit, _CMP_GT_OQ)};
+  }
+
+  using Wide = Register;
+  static Wide widen(const Register& r) {
+    return r;
+  }
+  static void add_to(Wide& sum, const Wide& w) {
+    sum = add(sum, w);
+  }
+  static double wide_sum(Wide wide) {
+    return sum(wide);
+  }
+  static void store_wide(double* to, Wide wide) {
+    store(to, wide);
   }
 };
 

@@ -128,6 +128,33 @@ struct DoubleLanes {
   static double sum(Register r) {
     return _mm512_reduce_add_pd(r);
   }
+
+  static Register subtract(Register a, Register b) {
+    return _mm512_sub_pd(a, b);
+  }
+  static Register multiply_add(Register a, Register b, Register c) {
+    return _mm512_fmadd_pd(a, b, c);
+  }
+  static double multiply_add_one(double a, double b, double c) {
+    return __builtin_fma(a, b, c);
+  }
+  static Predicate above(Register r, double bound) {
+    return _mm512_cmp_pd_mask(r, _mm512_set1_pd(bound), _CMP_GT_OQ);
+  }
+
+  using Wide = Register;
+  static Wide widen(const Register& r) {
+    return r;
+  }
+  static void add_to(Wide& sum, const Wide& w) {
+    sum = add(sum, w);
+  }
+  static double wide_sum(Wide wide) {
+    return sum(wide);
+  }
+  static void store_wide(double* to, Wide wide) {
+    store(to, wide);
+  }
 };
 
 constexpr Tier kTier{

@@ -101,16 +101,16 @@ struct NativeWideBFloat16Lanes {
     const auto [low, high] = spread(_mm512_loadu_si512(from));
     return {low, high};
   }
-  [[gnu::noinline]] static __m512i round_subnormals(const Register& r) {
-    return _mm512_inserti64x4(
-        _mm512_castsi256_si512(WideBFloat16Lanes::round(r.low)), WideBFloat16Lanes::round(r.high), 1);
+  /// Takes registers, no reference: that would keep values in memory on the way around, too.
+  [[gnu::noinline]] static __m512i round_subnormals(__m512 low, __m512 high) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(WideBFloat16Lanes::round(low)), WideBFloat16Lanes::round(high), 1);
   }
   static __m512i round(const Register& r) {
     // The instruction treats subnormal floats as zero; ATen's rounding does not.
     constexpr int subnormal = 0x20;
     const __mmask16 low = _mm512_fpclass_ps_mask(r.low, subnormal), high = _mm512_fpclass_ps_mask(r.high, subnormal);
     if (__builtin_expect(!_kortestz_mask16_u8(low, high), 0)) {
-      return round_subnormals(r);
+      return round_subnormals(r.low, r.high);
     }
     return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(r.high, r.low));
   }
@@ -163,6 +163,37 @@ struct NativeWideBFloat16Lanes {
   }
   static float sum(const Register& r) {
     return FloatLanes::sum(_mm512_add_ps(r.low, r.high));
+  }
+
+  static Register subtract(const Register& a, const Register& b) {
+    return {_mm512_sub_ps(a.low, b.low), _mm512_sub_ps(a.high, b.high)};
+  }
+  static Register multiply_add(const Register& a, const Register& b, const Register& c) {
+    return {_mm512_fmadd_ps(a.low, b.low, c.low), _mm512_fmadd_ps(a.high, b.high, c.high)};
+  }
+  static float multiply_add_one(float a, float b, float c) {
+    return FloatLanes::multiply_add_one(a, b, c);
+  }
+  static Predicate above(const Register& r, float bound) {
+    return {FloatLanes::above(r.low, bound), FloatLanes::above(r.high, bound)};
+  }
+
+  struct Wide {
+    FloatLanes::Wide low, high;
+  };
+  static Wide widen(const Register& r) {
+    return {FloatLanes::widen(r.low), FloatLanes::widen(r.high)};
+  }
+  static void add_to(Wide& sum, const Wide& w) {
+    FloatLanes::add_to(sum.low, w.low);
+    FloatLanes::add_to(sum.high, w.high);
+  }
+  static double wide_sum(const Wide& sum) {
+    return FloatLanes::wide_sum(sum.low) + FloatLanes::wide_sum(sum.high);
+  }
+  static void store_wide(double* to, const Wide& sum) {
+    FloatLanes::store_wide(to, sum.low);
+    FloatLanes::store_wide(to + 16, sum.high);
   }
 };
 

@@ -78,6 +78,36 @@ struct FloatLanes {
   static float sum(Register r) {
     return _mm512_reduce_add_ps(r);
   }
+
+  static Register subtract(Register a, Register b) {
+    return _mm512_sub_ps(a, b);
+  }
+  static Register multiply_add(Register a, Register b, Register c) {
+    return _mm512_fmadd_ps(a, b, c);
+  }
+  static float multiply_add_one(float a, float b, float c) {
+    return __builtin_fmaf(a, b, c);
+  }
+  static Predicate above(Register r, float bound) {
+    return _mm512_cmp_ps_mask(r, _mm512_set1_ps(bound), _CMP_GT_OQ);
+  }
+
+  struct Wide {
+    __m512d low, high;
+  };
+  static Wide widen(Register r) {
+    return {_mm512_cvtps_pd(_mm512_castps512_ps256(r)), _mm512_cvtps_pd(_mm512_extractf32x8_ps(r, 1))};
+  }
+  static void add_to(Wide& sum, const Wide& w) {
+    sum = {_mm512_add_pd(sum.low, w.low), _mm512_add_pd(sum.high, w.high)};
+  }
+  static double wide_sum(const Wide& sum) {
+    return _mm512_reduce_add_pd(_mm512_add_pd(sum.low, sum.high));
+  }
+  static void store_wide(double* to, const Wide& sum) {
+    _mm512_storeu_pd(to, sum.low);
+    _mm512_storeu_pd(to + 8, sum.high);
+  }
 };
 
 /// 16-bit elements computed in float.

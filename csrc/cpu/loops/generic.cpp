@@ -129,6 +129,57 @@ struct GenericLanes {
     }
     return total;
   }
+
+  static Register subtract(const Register& a, const Register& b) {
+    return each([&](int64_t j) { return a.value[j] - b.value[j]; });
+  }
+
+  static Register multiply_add(const Register& a, const Register& b, const Register& c) {
+    return each([&](int64_t j) { return a.value[j] * b.value[j] + c.value[j]; });
+  }
+
+  static opmath multiply_add_one(opmath a, opmath b, opmath c) {
+    return a * b + c;
+  }
+
+  static Predicate above(const Register& r, opmath bound) {
+    Predicate p;
+    for (int64_t j = 0; j < width; ++j) {
+      p.value[j] = r.value[j] > bound;
+    }
+    return p;
+  }
+
+  struct WideSums {
+    double value[kMaskBits];
+  };
+  using Wide = std::conditional_t<std::is_same_v<T, double>, Register, WideSums>;
+
+  static Wide widen(const Register& r) {
+    Wide wide;
+    for (int64_t j = 0; j < width; ++j) {
+      wide.value[j] = static_cast<double>(r.value[j]);
+    }
+    return wide;
+  }
+
+  static void add_to(Wide& sum, const Wide& w) {
+    for (int64_t j = 0; j < width; ++j) {
+      sum.value[j] += w.value[j];
+    }
+  }
+
+  static double wide_sum(const Wide& sum) {
+    double total = 0;
+    for (int64_t j = 0; j < width; ++j) {
+      total += sum.value[j];
+    }
+    return total;
+  }
+
+  static void store_wide(double* to, const Wide& sum) {
+    std::memcpy(to, sum.value, sizeof(sum.value));
+  }
 };
 
 template <typename T>

@@ -88,6 +88,42 @@ struct FloatLanes : EightLanes<FloatLanes, float> {
   static float sum(const Register& r) {
     return vaddvq_f32(vaddq_f32(r.low, r.high));
   }
+
+  static Register subtract(const Register& a, const Register& b) {
+    return {vsubq_f32(a.low, b.low), vsubq_f32(a.high, b.high)};
+  }
+  static Register multiply_add(const Register& a, const Register& b, const Register& c) {
+    return {vfmaq_f32(c.low, a.low, b.low), vfmaq_f32(c.high, a.high, b.high)};
+  }
+  static float multiply_add_one(float a, float b, float c) {
+    return __builtin_fmaf(a, b, c);
+  }
+  static Predicate above(const Register& r, float bound) {
+    const float32x4_t limit = vdupq_n_f32(bound);
+    return {vcgtq_f32(r.low, limit), vcgtq_f32(r.high, limit)};
+  }
+
+  struct Wide {
+    float64x2_t value[4];
+  };
+  static Wide widen(const Register& r) {
+    return {
+        vcvt_f64_f32(vget_low_f32(r.low)), vcvt_high_f64_f32(r.low), vcvt_f64_f32(vget_low_f32(r.high)),
+        vcvt_high_f64_f32(r.high)};
+  }
+  static void add_to(Wide& sum, const Wide& w) {
+    for (int j = 0; j < 4; ++j) {
+      sum.value[j] = vaddq_f64(sum.value[j], w.value[j]);
+    }
+  }
+  static double wide_sum(const Wide& sum) {
+    return vaddvq_f64(vaddq_f64(vaddq_f64(sum.value[0], sum.value[1]), vaddq_f64(sum.value[2], sum.value[3])));
+  }
+  static void store_wide(double* to, const Wide& sum) {
+    for (int j = 0; j < 4; ++j) {
+      vst1q_f64(to + 2 * j, sum.value[j]);
+    }
+  }
 };
 
 /// 16-bit elements computed in float.
@@ -254,6 +290,35 @@ struct DoubleLanes : EightLanes<DoubleLanes, double> {
   }
   static double sum(const Register& r) {
     return vaddvq_f64(vaddq_f64(vaddq_f64(r.value[0], r.value[1]), vaddq_f64(r.value[2], r.value[3])));
+  }
+
+  static Register subtract(const Register& a, const Register& b) {
+    return each([&](int j) { return vsubq_f64(a.value[j], b.value[j]); });
+  }
+  static Register multiply_add(const Register& a, const Register& b, const Register& c) {
+    return each([&](int j) { return vfmaq_f64(c.value[j], a.value[j], b.value[j]); });
+  }
+  static double multiply_add_one(double a, double b, double c) {
+    return __builtin_fma(a, b, c);
+  }
+  static Predicate above(const Register& r, double bound) {
+    const float64x2_t limit = vdupq_n_f64(bound);
+    const auto one = [&](int j) { return vcgtq_f64(r.value[j], limit); };
+    return {one(0), one(1), one(2), one(3)};
+  }
+
+  using Wide = Register;
+  static Wide widen(const Register& r) {
+    return r;
+  }
+  static void add_to(Wide& sum, const Wide& w) {
+    sum = add(sum, w);
+  }
+  static double wide_sum(const Wide& wide) {
+    return sum(wide);
+  }
+  static void store_wide(double* to, const Wide& wide) {
+    store(to, wide);
   }
 };
 

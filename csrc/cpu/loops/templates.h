@@ -421,6 +421,14 @@ constexpr void set_bias_leaky_relu(Loops<typename WideLanes::scalar_t>& loops) {
   loops.bias_leaky_relu_backward[k][1] = bias_leaky_relu_backward_loop<WideLanes, kind, true>;
 }
 
+} // namespace
+} // namespace leakyrelu_ext::cpu
+
+#include "norm_templates.h"
+
+namespace leakyrelu_ext::cpu {
+namespace {
+
 template <class Lanes, class WideLanes, class Random = PlainRandom>
 constexpr Loops<typename Lanes::scalar_t> loops_of() {
   Loops<typename Lanes::scalar_t> loops{};
@@ -429,6 +437,8 @@ constexpr Loops<typename Lanes::scalar_t> loops_of() {
   set_bias_leaky_relu<WideLanes, PerChannel::kNone>(loops);
   set_bias_leaky_relu<WideLanes, PerChannel::kConstant>(loops);
   set_bias_leaky_relu<WideLanes, PerChannel::kArray>(loops);
+  loops.norm_of_row = norm_loops_of<WideLanes, PerChannel::kConstant>();
+  loops.norm_of_columns = norm_loops_of<WideLanes, PerChannel::kArray>();
   loops.sum = sum_loop<WideLanes>;
   loops.keep = keep_loop<Random>;
   return loops;
