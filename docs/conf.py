@@ -44,6 +44,7 @@ import torch.nn.functional as F
 from torch import nn
 import leakyrelu_ext
 from leakyrelu_ext import AddLeakyReLU, BiasLeakyReLU, LeakyReLU
+from leakyrelu_ext import BatchNormLeakyReLU2d, GroupNormLeakyReLU, InstanceNormLeakyReLU2d
 from leakyrelu_ext.diagnostics import ActivationMonitor
 from leakyrelu_ext.init import init_for_leaky_relu_
 torch.manual_seed(0)
