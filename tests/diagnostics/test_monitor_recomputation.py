@@ -8,7 +8,7 @@ import torch.utils.checkpoint
 from torch import nn
 
 from leakyrelu_ext.diagnostics import ActivationMonitor
-from monitored import observed
+from monitored import observed, rounded
 
 pytestmark = pytest.mark.cpu_only
 
@@ -38,7 +38,7 @@ def test_what_a_checkpoint_computes_again_counts_once(use_reentrant, every):
             for pair in (batches[:2], batches[2:]):  # two forwards before the backward of both
                 sum(forward(x).sum() for x in pair).backward()
         found.append(monitor.to_dict())
-    assert found[1] == found[0]
+    assert found[1] == rounded(found[0])
     assert found[0]["observed"] == 4 // every
     assert found[0]["layers"][0]["gradient_norm"] > 0
 
@@ -52,7 +52,7 @@ def test_a_checkpoint_of_a_forward_that_is_not_observed():
             forward(x).sum().backward()
             (forward(x) * 3).sum().backward()
         found.append(monitor.to_dict())
-    assert found[1] == found[0]
+    assert found[1] == rounded(found[0])
 
 
 @pytest.mark.parametrize("every", [1, 2])
@@ -68,7 +68,7 @@ def test_a_checkpoint_of_more_than_the_model(every):
             for scale in (1, 2, 3):
                 (forward(x) * scale).sum().backward()
         found.append(monitor.to_dict())
-    assert found[1] == found[0]
+    assert found[1] == rounded(found[0])
 
 
 def test_a_validation_without_gradients_is_not_taken_for_a_checkpoint():

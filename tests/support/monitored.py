@@ -1,5 +1,6 @@
 """What an ActivationMonitor finds, for its tests."""
 
+import pytest
 import torch
 
 from leakyrelu_ext.diagnostics import ActivationMonitor
@@ -14,3 +15,12 @@ def observed(model, *inputs, backward=True, **arguments):
             if backward:
                 y.sum().backward()
     return monitor.to_dict()
+
+
+def rounded(found):
+    """For comparisons of runs: a matrix product's last bits depend on where in memory its operands lie."""
+    if isinstance(found, dict):
+        return {name: rounded(value) for name, value in found.items()}
+    if isinstance(found, list):
+        return [rounded(value) for value in found]
+    return pytest.approx(found, rel=1e-5) if isinstance(found, float) else found
