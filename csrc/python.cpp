@@ -203,25 +203,35 @@ PyObject* run_norm_leaky_relu(const at::Tensor& input, const NormArguments& argu
   return THPVariable_Wrap(std::move(output));
 }
 
+/// Of the norms with running statistics, whose arguments are the same but for the names.
+PyObject* run_with_running_statistics(
+    torch::PythonArgParser& parser, PyObject* args, PyObject* kwargs, bool over_batch) {
+  torch::ParsedArgs<10> parsed_args;
+  auto parsed = parser.parse(args, kwargs, parsed_args);
+  const at::Tensor input = parsed.tensor(0);
+  const auto running_mean = parsed.optionalTensor(1), running_var = parsed.optionalTensor(2),
+             weight = parsed.optionalTensor(3), bias = parsed.optionalTensor(4), residual = parsed.optionalTensor(9);
+  const bool use_input_stats = parsed.toBool(5);
+  if (use_input_stats) {
+    check_more_than_one(input, over_batch ? "value per channel" : "spatial element", /*per_channel=*/over_batch);
+  }
+  int64_t num_groups = 0;
+  if (!over_batch) {
+    num_groups = input.dim() < 2 ? 1 : input.sym_size(1).guard_int(__FILE__, __LINE__);
+  }
+  return run_norm_leaky_relu(
+      input,
+      {weight, bias, running_mean, running_var, residual, num_groups, use_input_stats, parsed.toDouble(6),
+       parsed.toDouble(7), parsed.toDouble(8)});
+}
+
 PyObject* batch_norm_leaky_relu(PyObject* /*module*/, PyObject* args, PyObject* kwargs) {
   HANDLE_TH_ERRORS
   static torch::PythonArgParser parser(
       {"batch_norm_leaky_relu(Tensor input, Tensor? running_mean, Tensor? running_var, Tensor? weight, Tensor? bias, "
        "bool training, double momentum, double eps, double negative_slope, Tensor? residual)"},
       /*traceable=*/true);
-  torch::ParsedArgs<10> parsed_args;
-  auto parsed = parser.parse(args, kwargs, parsed_args);
-  const at::Tensor input = parsed.tensor(0);
-  const auto running_mean = parsed.optionalTensor(1), running_var = parsed.optionalTensor(2),
-             weight = parsed.optionalTensor(3), bias = parsed.optionalTensor(4), residual = parsed.optionalTensor(9);
-  const bool training = parsed.toBool(5);
-  if (training) {
-    check_more_than_one(input, "value per channel", /*per_channel=*/true);
-  }
-  return run_norm_leaky_relu(
-      input,
-      {weight, bias, running_mean, running_var, residual, /*num_groups=*/0, training, parsed.toDouble(6),
-       parsed.toDouble(7), parsed.toDouble(8)});
+  return run_with_running_statistics(parser, args, kwargs, /*over_batch=*/true);
   END_HANDLE_TH_ERRORS
 }
 
@@ -231,20 +241,7 @@ PyObject* instance_norm_leaky_relu(PyObject* /*module*/, PyObject* args, PyObjec
       {"instance_norm_leaky_relu(Tensor input, Tensor? running_mean, Tensor? running_var, Tensor? weight, Tensor? bias, "
        "bool use_input_stats, double momentum, double eps, double negative_slope, Tensor? residual)"},
       /*traceable=*/true);
-  torch::ParsedArgs<10> parsed_args;
-  auto parsed = parser.parse(args, kwargs, parsed_args);
-  const at::Tensor input = parsed.tensor(0);
-  const auto running_mean = parsed.optionalTensor(1), running_var = parsed.optionalTensor(2),
-             weight = parsed.optionalTensor(3), bias = parsed.optionalTensor(4), residual = parsed.optionalTensor(9);
-  const bool use_input_stats = parsed.toBool(5);
-  if (use_input_stats) {
-    check_more_than_one(input, "spatial element", /*per_channel=*/false);
-  }
-  const int64_t channels = input.dim() < 2 ? 1 : input.sym_size(1).guard_int(__FILE__, __LINE__);
-  return run_norm_leaky_relu(
-      input,
-      {weight, bias, running_mean, running_var, residual, channels, use_input_stats, parsed.toDouble(6),
-       parsed.toDouble(7), parsed.toDouble(8)});
+  return run_with_running_statistics(parser, args, kwargs, /*over_batch=*/false);
   END_HANDLE_TH_ERRORS
 }
 

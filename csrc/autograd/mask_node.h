@@ -3,7 +3,6 @@
 
 #include <c10/util/strides.h>
 #include <torch/csrc/autograd/saved_variable.h>
-#include <torch/csrc/dynamo/compiled_autograd.h>
 
 #include <bitset>
 #include <optional>
@@ -12,6 +11,7 @@
 
 #include "../tensor/dense.h"
 #include "../torch_versions.h"
+#include "call_compiled.h"
 #include "interception.h"
 #include "sole_owner.h"
 
@@ -93,20 +93,7 @@ struct MaskNode : SavesMask {
     std::apply([&](const auto&... setting) { (packed.pack(setting), ...); }, settings);
     packed.pack(output_strides);
     packed.pack(static_cast<int64_t>(wanted().to_ulong()));
-    const auto args = std::move(packed).vec();
-    std::vector<at::TypePtr> schema;
-    schema.reserve(args.size());
-    for (const auto& arg : args) {
-      schema.emplace_back(arg.isTensor() ? at::TypePtr(at::TensorType::get()) : arg.type());
-    }
-    const auto& compiler = torch::dynamo::autograd::getPyCompilerInterface();
-    const auto function = compiler->bind_function(
-        saved.get_py_compiler(), name(), apply_functional, schema, /*is_custom_function=*/true, /*is_traceable=*/true);
-    const auto metadata =
-        torch::dynamo::autograd::IValuePacker<std::vector<std::optional<torch::autograd::InputMetadata>>>::pack(
-            torch::dynamo::autograd::get_input_metadata(next_edges()));
-    auto grad_inputs =
-        compiler->call_function(saved.get_py_compiler(), "apply_functional", function, incoming, args, metadata);
+    auto grad_inputs = call_compiled(*this, incoming, saved, std::move(packed), apply_functional);
     saved.after(mask);
     std::apply([&](auto&... setting) { (saved.after(setting), ...); }, settings);
     saved.after(output_strides);

@@ -1,7 +1,6 @@
 // Autograd of the norm_leaky_relu ops. Schemas: ../ops.cpp.
 
 #include <torch/csrc/autograd/saved_variable.h>
-#include <torch/csrc/dynamo/compiled_autograd.h>
 #include <torch/library.h>
 
 #include <bitset>
@@ -10,6 +9,7 @@
 #include "../device/norm_leaky_relu.h"
 #include "../ops.h"
 #include "../tensor/norm_leaky_relu.h"
+#include "call_compiled.h"
 #include "route.h"
 
 namespace leakyrelu_ext {
@@ -75,20 +75,7 @@ struct NormLeakyReLUBackward final : torch::autograd::Node {
     each_saved([&](SavedVariable& variable) { packed.pack(variable.unpack()); });
     std::apply([&](const auto&... setting) { (packed.pack(setting), ...); }, settings);
     packed.pack(static_cast<int64_t>(wanted().to_ulong()));
-    const auto args = std::move(packed).vec();
-    std::vector<at::TypePtr> schema;
-    schema.reserve(args.size());
-    for (const auto& arg : args) {
-      schema.emplace_back(arg.isTensor() ? at::TypePtr(at::TensorType::get()) : arg.type());
-    }
-    const auto& compiler = torch::dynamo::autograd::getPyCompilerInterface();
-    const auto function = compiler->bind_function(
-        saved.get_py_compiler(), name(), apply_functional, schema, /*is_custom_function=*/true, /*is_traceable=*/true);
-    const auto metadata =
-        torch::dynamo::autograd::IValuePacker<std::vector<std::optional<torch::autograd::InputMetadata>>>::pack(
-            torch::dynamo::autograd::get_input_metadata(next_edges()));
-    auto grad_inputs =
-        compiler->call_function(saved.get_py_compiler(), "apply_functional", function, incoming, args, metadata);
+    auto grad_inputs = call_compiled(*this, incoming, saved, std::move(packed), apply_functional);
     each_saved([&](SavedVariable& variable) { saved.after(variable); });
     return grad_inputs;
   }
@@ -160,38 +147,22 @@ void count_update(const NormArguments& arguments) {
   }
 }
 
-/// Below autograd: the op itself, unless the call is ATen's.
-template <typename Composite, typename Op, typename... Last>
-auto unrecorded(
-    c10::DispatchKeySet keys,
-    const at::Tensor& input,
-    const NormArguments& arguments,
-    const Composite& composite,
-    const Op& op,
-    Last... last) {
-  if (!goes_to_kernels(input)) {
-    return composite(input, arguments, last...);
-  }
-  auto result = [&] {
-    at::AutoDispatchBelowADInplaceOrView guard;
-    return arguments.redispatch(op, keys & c10::after_ADInplaceOrView_keyset, input, last...);
-  }();
-  count_update(arguments);
-  return result;
-}
-
 at::Tensor norm_leaky_relu_autograd(c10::DispatchKeySet keys, const at::Tensor& input, const NormArguments& arguments) {
   const at::Tensor &weight = or_undefined(arguments.weight), &bias = or_undefined(arguments.bias),
                    &residual = or_undefined(arguments.residual);
-  switch (route(input, weight, bias, residual)) {
-    case Route::record:
-      break;
-    case Route::aten:
-      return composite::norm_leaky_relu(input, arguments);
-    case Route::below:
-      return unrecorded(keys, input, arguments, composite::norm_leaky_relu, ops::norm_leaky_relu());
+  const Route way = route(input, weight, bias, residual);
+  if (way == Route::aten || !goes_to_kernels(input)) {
+    return composite::norm_leaky_relu(input, arguments);
   }
-  if (!goes_to_kernels(input) || !norm_kernels_take(input, arguments)) {
+  if (way == Route::below) {
+    at::Tensor output = [&] {
+      at::AutoDispatchBelowADInplaceOrView guard;
+      return arguments.redispatch(ops::norm_leaky_relu(), keys & c10::after_ADInplaceOrView_keyset, input);
+    }();
+    count_update(arguments);
+    return output;
+  }
+  if (!norm_kernels_take(input, arguments)) {
     return composite::norm_leaky_relu(input, arguments);
   }
   const auto node = make_node<NormLeakyReLUBackward>();
@@ -216,6 +187,12 @@ at::Tensor norm_leaky_relu_autograd(c10::DispatchKeySet keys, const at::Tensor& 
 /// Not differentiable itself: norm_leaky_relu is.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_leaky_relu_forward_autograd(
     c10::DispatchKeySet keys, const at::Tensor& input, const NormArguments& arguments, bool with_mask) {
+  TORCH_CHECK(
+      route(input, or_undefined(arguments.weight), or_undefined(arguments.bias), or_undefined(arguments.residual)) ==
+              Route::below ||
+          functorch_active(),
+      "norm_leaky_relu_forward(): no argument may require grad nor have a tangent: this op is not differentiable, "
+      "norm_leaky_relu is");
   at::AutoDispatchBelowADInplaceOrView guard;
   return arguments.redispatch(
       ops::norm_leaky_relu_forward(), keys & c10::after_ADInplaceOrView_keyset, input, with_mask);

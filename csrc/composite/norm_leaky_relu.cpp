@@ -80,9 +80,6 @@ class Grouped {
   c10::SymInt per_group() const {
     return over_batch_ ? samples_ * pixels_ : channels_per_group_ * pixels_;
   }
-  const c10::SymInt& samples() const {
-    return samples_;
-  }
   const c10::SymInt& channel_count() const {
     return channels_;
   }

@@ -37,11 +37,6 @@ struct NormArguments {
         keys, input, weight, bias, running_mean, running_var, residual, num_groups, use_input_stats, momentum, eps,
         negative_slope, last...);
   }
-
-  /// Whether statistics are one group per channel, over the whole batch.
-  bool over_batch() const {
-    return num_groups == 0 || !use_input_stats;
-  }
 };
 
 inline void check_num_groups(const at::Tensor& input, int64_t num_groups, const char* op) {

@@ -156,6 +156,14 @@ def test_the_backward_op_checks_its_arguments():
                 ops.norm_leaky_relu_backward(*(good | {name: value}).values(), *rest)
 
 
+@pytest.mark.native
+def test_the_forward_op_is_not_differentiable():
+    """It says so, instead of returning results without a history."""
+    x = randn(2, 4, 3, 3).requires_grad_()
+    with pytest.raises(RuntimeError, match="not differentiable, norm_leaky_relu is"):
+        torch.ops.leakyrelu_ext.norm_leaky_relu_forward(x, *[None] * 5, 0, True, 0.1, 1e-5, 0.1, False)
+
+
 def test_slopes_that_overflow():
     """As leaky_relu: the slope must fit the arithmetic."""
     with pytest.raises(RuntimeError):
