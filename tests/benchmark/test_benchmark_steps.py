@@ -6,6 +6,7 @@ import weakref
 import pytest
 import torch
 from leakyrelu_bench import cli
+from leakyrelu_bench.measure import activation_share as measured_share
 from leakyrelu_bench.measure import contest, scoring
 from leakyrelu_bench.measure.activation_share import activation_share
 from leakyrelu_bench.models import MODELS, Model, loss
@@ -327,8 +328,33 @@ def test_the_share_of_the_activation_and_a_quiet_profiler(variant, capfd):
 
     assert activation_share(lambda: None, CPU) is None
     assert activation_share(lambda: y.sin(), CPU) == 0
-    share = activation_share(lambda: step(x, y), CPU)
-    assert 0.05 < share < 0.95
-    alone = activation_share(lambda: activation(x), CPU)
-    assert alone > 0.6 > activation_share(lambda: (activation(y), x.exp().log().sin()), CPU)
+    assert 0 < activation_share(lambda: activation(x), CPU) <= 1
+    assert 0 < activation_share(lambda: step(x, y), CPU) < 1
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("variant", [BUILTIN, OURS], ids=lambda v: v.name)
+def test_the_share_is_that_of_forward_and_backward(variant, monkeypatch):
+    """Each op and node is given the same time, so that the share is exact: that of their number."""
+    activation = make(Model("", lambda: nn.LeakyReLU(0.1), net_inputs), variant, 0).module
+    x = torch.randn(64, requires_grad=True)
+
+    def step():
+        loss(activation(x.sin())).backward()
+
+    counted = []
+
+    class Counted(measured_share.profile):
+        def key_averages(self):
+            for event in (events := super().key_averages()):
+                counted.append(event.key)
+                event.self_cpu_time_total = 1.0
+            return events
+
+    monkeypatch.setattr(measured_share, "profile", Counted)
+    share = activation_share(step, CPU)
+    of_activation = [name for name in counted if "leaky" in name.lower()]
+    assert share == len(of_activation) / len(counted)
+    assert any("backward" in name.lower() for name in of_activation)
+    assert any("backward" not in name.lower() for name in of_activation)
