@@ -2,7 +2,8 @@
 
 Per kernel and architecture: 128-bit global loads and stores, nothing in local memory (no spills, no stack), registers, and
 with them the share of a multiprocessor's threads that can be resident. Per kernel: bytes per element that its source loads
-and stores, counted by tests/cuda_on_host, against the least possible. For the newest architecture: PTX.
+and stores, counted by tests/cuda_on_host, against the least possible. For the newest architecture: PTX. Of norm_leaky_relu,
+whose calls are several launches (tests/cuda_on_host/test_norm_kernels.py counts their bytes): instructions per element.
 
 Usage: check_cuda.py LIBRARY, which tests/cuda_on_host/build.py has made.
 """
@@ -30,7 +31,7 @@ from emulated import ops, report, tile
 # Resident threads of a multiprocessor (CUDA C++ Programming Guide, "Compute Capabilities"); each has 65,536 registers, given
 # to warps in units of 256.
 THREADS = {"75": 1024, "80": 2048, "86": 1536, "89": 1536, "90": 2048, "100": 2048, "120": 1536}
-REGISTERS, REGISTER_UNIT, BLOCK = 65536, 8, 128
+REGISTERS, REGISTER_UNIT, BLOCK, NORM_BLOCK = 65536, 8, 128, 256
 # The least share of those threads that must be resident. Strided kernels hold addresses too; two 16-byte loads a thread keep
 # 48 KiB in flight on the largest (32 KiB with 64-bit addresses, of tensors from 2^31 elements on). The forward of
 # bias_leaky_relu has one load per thread, two with a residual: 24 or 48 KiB. The sums of the bias' gradient take registers:
@@ -44,6 +45,21 @@ OCCUPANCY = {
     "bias_leaky_relu, backward, bias": 0.5,
     "bias_leaky_relu, sum of partials": 0.5,
 }
+# norm_leaky_relu's: as their launch bounds say. In columns a thread has statistics of several channels in registers. 512
+# threads with two loads from each of two tensors have 32 KiB in flight, 768 with two from one 24 KiB.
+NORM_OCCUPANCY = {
+    "moments": 0.37,
+    "forward": 0.37,
+    "held forward": 0.37,
+    "held backward": 0.37,
+    "sums": 0.25,
+    "backward": 0.25,
+}
+# A GPU whose memory feeds 30 instructions per 16-bit element in and out (H200) stays at the roof below 60 % of them, so for
+# each tensor that a pass reads or writes. For newer ones nvcc writes loops several times, by what is wanted; for 7.5 it
+# rounds to bfloat16 in software.
+BUDGETED = "90"
+INSTRUCTIONS_PER_TENSOR = {"float16": 9, "bfloat16": 9, "float32": 18, "float64": 36}
 
 DTYPES = {"float": "float32", "double": "float64", "c10::Half": "float16", "c10::BFloat16": "bfloat16"}
 ORDERS = {"Dense": "dense", "Strided<unsigned int>": "strided, 32 bits", "Strided<unsigned long>": "strided, 64 bits"}
@@ -54,7 +70,33 @@ KERNEL = re.compile(
 )
 BIAS_KERNEL = re.compile(r"grad_bias_kernel<(?P<dtype>[\w:]+)>")
 PARTIALS_KERNEL = re.compile(r"sum_partials_kernel<(?P<opmath>float|double), (?P<dtype>[\w:]+)>")
-KERNELS = 2 + 3 + 3 + 3 + 2  # per dtype: dense, strided (also forward in place) twice, bias_leaky_relu, sum of partials
+TRUE = ("true", "(bool)1")
+FLAG = r"(?:, (?P<{}>true|false|\(bool\)[01]))?"
+NORM_KERNEL = re.compile(
+    rf"norm_(?P<what>[a-z_]+)_kernel<(?P<dtype>[\w:]+|\(bool\)[01]) ?{FLAG.format('first')}{FLAG.format('second')}>"
+)
+# Of norm_leaky_relu: what there is in planes and in columns, and with what each is there once more.
+NORM_LAYOUTS = ("moments", "forward", "sums", "backward")
+NORM_EXTRAS = {
+    "forward": "residual",
+    "sums": "mask",
+    "backward": "mask",
+    "held forward": "residual",
+    "held backward": "mask",
+}
+NORM_TENSORS = {
+    "moments": 1,
+    "forward": 2,
+    "forward, residual": 3,
+    "sums": 2,
+    "sums, mask": 2,
+    "backward": 3,
+    "backward, mask": 3,
+}
+# Per dtype: dense, strided (also forward in place) twice, bias_leaky_relu, sum of partials.
+KERNELS = 2 + 3 + 3 + 3 + 2
+NORM_KERNELS = 2 + 4 + 4 + 4 + 2 + 2 + 3  # per dtype: in the order of NORM_LAYOUTS, held, finish and update
+NORM_JOINS = 2
 
 
 @dataclass(frozen=True, order=True)
@@ -64,14 +106,28 @@ class Kernel:
     dtype: str
 
     @property
+    def of_norm(self) -> bool:
+        return self.order == "norm_leaky_relu"
+
+    @property
+    def block(self) -> int:
+        return NORM_BLOCK if self.of_norm else BLOCK
+
+    @property
     def occupancy(self) -> float:
         """At least."""
+        if self.of_norm:
+            return NORM_OCCUPANCY.get(self.what.split(",")[0], 0.5)
         what = "sum of partials" if not self.moves_chunks else self.what
         return OCCUPANCY[f"bias_leaky_relu, {what}" if self.order == "bias_leaky_relu" else self.order]
 
     @property
     def moves_chunks(self) -> bool:
-        return not self.what.startswith("sum of partials")
+        return not self.what.startswith(("sum of partials", "finish", "update", "join"))
+
+    @property
+    def stores_chunks(self) -> bool:
+        return self.moves_chunks and not (self.of_norm and self.what.startswith(("moments", "sums")))
 
 
 @dataclass
@@ -81,11 +137,23 @@ class Code:
     registers: int = 0
     local: int = 0  # bytes of stack and local memory
     instructions: Counter[str] = field(default_factory=Counter)
+    listing: list[tuple[int, str]] = field(default_factory=list)  # address, opcode and operands
 
-    def occupancy(self, arch: str) -> float:
+    def occupancy(self, arch: str, block: int) -> float:
         per_thread = -(-self.registers // REGISTER_UNIT) * REGISTER_UNIT
-        threads = REGISTERS // per_thread // BLOCK * BLOCK
+        threads = REGISTERS // per_thread // block * block
         return min(1.0, threads / THREADS[arch])
+
+    def instructions_per_access(self) -> float:
+        """Of the shortest loop with 16-byte loads, per such load."""
+        found = []
+        for address, text in self.listing:
+            target = re.search(r"BRA\S*.*?(0x[0-9a-f]+)", text)
+            if target and int(target[1], 16) < address:
+                loop = [line for at, line in self.listing if int(target[1], 16) <= at <= address]
+                if loads := sum(bool(re.search(r"LDG\.E\S*\.128", line)) for line in loop):
+                    found.append(len(loop) / loads)
+        return min(found, default=float("inf"))
 
 
 def find_cuobjdump() -> str:
@@ -105,7 +173,19 @@ def cuobjdump(*options: str) -> str:
     return subprocess.run(["c++filt"], check=True, input=dumped, capture_output=True, text=True).stdout
 
 
+def norm_kernel(found: re.Match[str]) -> Kernel:
+    what = found["what"].replace("_", " ")
+    if what == "join":  # of doubles
+        return Kernel("norm_leaky_relu", "join moments" if found["dtype"] in TRUE else "join sums", "float64")
+    yes = [found[name] in TRUE for name in ("first", "second") if found[name]]
+    layout = [("columns" if yes.pop(0) else "planes")] if what in NORM_LAYOUTS else []
+    extra = [NORM_EXTRAS[what]] if yes and yes[0] else []
+    return Kernel("norm_leaky_relu", ", ".join([what, *layout, *extra]), DTYPES[found["dtype"]])
+
+
 def kernel_named(demangled: str) -> Kernel | None:
+    if found := NORM_KERNEL.search(demangled):
+        return norm_kernel(found)
     if found := BIAS_KERNEL.search(demangled):
         return Kernel("bias_leaky_relu", "backward, bias", DTYPES[found["dtype"]])
     if found := PARTIALS_KERNEL.search(demangled):
@@ -137,8 +217,10 @@ def compiled() -> dict[Kernel, dict[str, Code]]:
         if found := re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", line):
             codes.setdefault(kernel, {})[arch] = Code(int(found[1]), int(found[2]) + int(found[3]))
     for kernel, arch, line in dumped("--dump-sass"):
-        if found := re.search(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?\w+ )?([A-Z][\w.]+)", line):
-            codes[kernel][arch].instructions[found[1]] += 1
+        if found := re.search(r"/\*([0-9a-f]{4,})\*/\s+((?:@!?\w+ )?([A-Z][\w.]+).*?);", line):
+            codes[kernel][arch].instructions[found[3]] += 1
+            if kernel.of_norm:
+                codes[kernel][arch].listing.append((int(found[1], 16), found[2]))
     return codes
 
 
@@ -149,15 +231,30 @@ def violations_of(code: Code, kernel: Kernel, arch: str) -> list[str]:
     found = []
     if kernel.moves_chunks and not count(r"LDG\.E\S*\.128"):
         found.append("no 128-bit global load")
-    if kernel.moves_chunks and not count(r"STG\.E\S*\.128"):
+    if kernel.stores_chunks and not count(r"STG?\.E\S*\.128"):
         found.append("no 128-bit global store")
     if code.local or count(r"(LDL|STL)\b"):
         found.append(f"{code.local} bytes of local memory, {count('(LDL|STL)')} accesses to it")
     if flushing := count(r"F(MUL|FMA|ADD|SETP)\S*\.FTZ"):
         found.append(f"{flushing} instructions flush subnormals to zero")
-    if code.occupancy(arch) < kernel.occupancy:
-        found.append(f"{code.registers} registers: {code.occupancy(arch):.0%} of the threads")
+    if code.occupancy(arch, kernel.block) < kernel.occupancy:
+        found.append(f"{code.registers} registers: {code.occupancy(arch, kernel.block):.0%} of the threads")
+    if arch == BUDGETED and (tensors := norm_tensors(kernel)):
+        needed, budget = instructions_per_element(code, kernel), tensors * INSTRUCTIONS_PER_TENSOR[kernel.dtype]
+        if needed > budget:
+            found.append(f"{needed:.1f} instructions per element, {budget} at most")
     return found
+
+
+def norm_tensors(kernel: Kernel) -> int:
+    """That a pass of norm_leaky_relu reads or writes; 0 for what is no such pass."""
+    return NORM_TENSORS.get(re.sub(", (planes|columns)", "", kernel.what), 0) if kernel.of_norm else 0
+
+
+def instructions_per_element(code: Code, kernel: Kernel) -> float:
+    stores = 1 if kernel.stores_chunks else 0
+    elements = 16 // getattr(torch, kernel.dtype).itemsize
+    return code.instructions_per_access() * (norm_tensors(kernel) - stores) / elements
 
 
 def run_bias_leaky_relu(what: str, dtype: torch.dtype, n: int) -> float:
@@ -209,15 +306,16 @@ def main() -> None:
     wanted = str(leakyrelu_ext.build_info()["cuda_archs"]).replace(".", "").removesuffix("+PTX").split(";")
     codes = compiled()
     violations = []
-    if len(codes) != len(DTYPES) * KERNELS:
-        violations.append(f"{len(codes)} kernels instead of {len(DTYPES) * KERNELS}")
+    expected = {str(BLOCK): len(DTYPES) * KERNELS, str(NORM_BLOCK): len(DTYPES) * NORM_KERNELS + NORM_JOINS}
+    if len(codes) != sum(expected.values()):
+        violations.append(f"{len(codes)} kernels instead of {sum(expected.values())}")
     ptx = set(re.findall(r"\.sm_(\w+)\.ptx", cuobjdump("--list-ptx")))
     if wanted[-1] not in ptx:
         violations.append(f"no PTX for {wanted[-1]}, only for {ptx or 'none'}")
 
     bounds = Counter(re.findall(r"\.maxntid (\d+)", cuobjdump("--dump-ptx")))
-    if bounds != {str(BLOCK): len(codes)}:
-        violations.append(f"launch bounds of {dict(bounds)} threads instead of {BLOCK} in all {len(codes)} kernels")
+    if bounds != expected:
+        violations.append(f"launch bounds of {dict(bounds)} threads instead of {expected}")
 
     header = f"{'order':17} {'pass':24} {'dtype':9}" + "".join(f"{'sm_' + arch:>10}" for arch in wanted)
     print("Registers, and the share of a multiprocessor's threads that they let be resident; bytes per element, counted")
@@ -231,8 +329,10 @@ def main() -> None:
                 line += f"{'MISSING':>10}"
                 continue
             violations += [f"{kernel}, sm_{arch}: {what}" for what in violations_of(code, kernel, arch)]
-            line += f"{code.registers:5} {code.occupancy(arch):4.0%}"
-        if not kernel.moves_chunks:  # next to nothing
+            line += f"{code.registers:5} {code.occupancy(arch, kernel.block):4.0%}"
+        if norm_tensors(kernel) and (code := by_arch.get(BUDGETED)):
+            line += f"{instructions_per_element(code, kernel):9.1f} instructions"
+        if kernel.of_norm or not kernel.moves_chunks:  # next to nothing
             print(line)
             continue
         loaded, stored, minimum, sectors = moved(kernel)

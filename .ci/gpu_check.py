@@ -43,6 +43,7 @@ PROCESSES = 8
 # The tests that take their inputs' device from --device; what is only about the CPU is skipped.
 CORE = (
     "kernels/test_cuda.py",
+    "kernels/test_norm_cuda.py",
     "ops/test_forward.py",
     "ops/test_backward.py",
     "ops/test_inplace.py",
@@ -50,6 +51,7 @@ CORE = (
     "bias_leaky_relu/test_bias_leaky_relu.py",
     "bias_leaky_relu/test_bias_composition.py",
     "bias_leaky_relu/test_bias_dropout.py",
+    "norm_leaky_relu/test_norm_values.py",
     "ops/test_derivatives.py",
     "ops/test_ops.py",
     "project/test_cases.py",
@@ -64,6 +66,7 @@ SANITIZED = (
     "ops/test_inplace.py",
     "ops/test_strided.py",
     "bias_leaky_relu/test_bias_leaky_relu.py",
+    "norm_leaky_relu/test_norm_values.py",
 )
 SANITIZED_NAMES = "odd_sizes or (dtype1 and not threads and (layout or strided))"  # one dtype of each
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")

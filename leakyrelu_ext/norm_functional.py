@@ -31,11 +31,11 @@ def batch_norm_leaky_relu(
 ) -> Tensor:
     """``leaky_relu(batch_norm(input) + residual)``, with the arguments of :func:`torch.nn.functional.batch_norm`.
 
-    On a CPU it reads memory as often as a norm alone has to, and saves ``input`` and a few numbers per channel for the
-    backward, nothing else of ``input``'s size (with ``residual`` one more bit per element). It adds up sixteen values in
-    float32 and these sums in float64, computes in float32 (all in float64 for float64) and rounds once; PyTorch rounds
-    after the norm, too. On other devices, under :func:`torch.compile`, export and tracing it becomes PyTorch's own norm
-    and activation.
+    On CPUs and NVIDIA GPUs it reads memory as often as a norm alone has to, and saves ``input`` and a few numbers per
+    channel for the backward, nothing else of ``input``'s size (with ``residual`` one more bit per element). It adds up
+    some values in float32 (on a CPU sixteen) and these sums in float64, computes in float32 (all in float64 for float64)
+    and rounds once; PyTorch rounds after the norm, too. On other devices, under :func:`torch.compile`, export and tracing
+    it becomes PyTorch's own norm and activation.
 
     Args:
         input: floating-point tensor of shape ``(N, C, *)``; contiguous and channels_last ones are read as they are.

@@ -1,11 +1,21 @@
 #pragma once
-// What intercepts a call before its kernel runs: transforms, tracers, subclasses and modes.
+// Whether a call has a kernel, and what intercepts it before that runs: transforms, tracers, subclasses and modes.
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 
 namespace leakyrelu_ext {
+
+inline bool has_native_kernel(const at::Tensor& tensor) {
+  const auto device = tensor.device().type();
+#ifdef LEAKYRELU_EXT_WITH_CUDA
+  const bool supported = device == at::kCPU || device == at::kCUDA || device == at::kMeta;
+#else
+  const bool supported = device == at::kCPU || device == at::kMeta;
+#endif
+  return supported && tensor.layout() == at::kStrided && !tensor.is_nested();
+}
 
 inline bool functorch_active() {
   // Not functorchTLSAccessor(): it stays set after a thread's first transform. This key is included only during one.

@@ -25,8 +25,8 @@ const at::Tensor& or_undefined(const std::optional<at::Tensor>& tensor) {
 
 /// Whether this tensor's calls go to kernels: those of a tracer, of a subclass or of another device are ATen's.
 bool goes_to_kernels(const at::Tensor& input) {
-  return input.device().is_cpu() && input.layout() == at::kStrided && !input.is_nested() &&
-      !input.unsafeGetTensorImpl()->is_python_dispatch() && !recorder_active();
+  return has_native_kernel(input) && !input.is_meta() && !input.unsafeGetTensorImpl()->is_python_dispatch() &&
+      !recorder_active();
 }
 
 using OfNorm = std::bitset<4>; // input, weight, bias, residual

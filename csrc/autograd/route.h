@@ -14,16 +14,6 @@ enum class Route {
   aten,   // ATen ops, for transforms that a C++ node does not support and devices without native kernels
 };
 
-inline bool has_native_kernel(const at::Tensor& tensor) {
-  const auto device = tensor.device().type();
-#ifdef LEAKYRELU_EXT_WITH_CUDA
-  const bool supported = device == at::kCPU || device == at::kCUDA || device == at::kMeta;
-#else
-  const bool supported = device == at::kCPU || device == at::kMeta;
-#endif
-  return supported && tensor.layout() == at::kStrided && !tensor.is_nested();
-}
-
 /// The route of a call on these tensors; optional ones may be undefined. The first one's device and layout count.
 template <typename... Others>
 Route route(const at::Tensor& tensor, const Others&... others) {

@@ -141,8 +141,9 @@ at::Tensor positives(
   }
   const auto keys =
       input.key_set() - c10::autograd_dispatch_keyset_with_ADInplaceOrView - c10::autocast_dispatch_keyset;
-  if (keys == c10::DispatchKeySet(c10::DispatchKey::CPU) && !functorch_active() && !mode_active() &&
-      input.numel() != 0) {
+  const bool plain =
+      keys == c10::DispatchKeySet(c10::DispatchKey::CPU) || keys == c10::DispatchKeySet(c10::DispatchKey::CUDA);
+  if (plain && has_native_kernel(input) && !functorch_active() && !mode_active() && input.numel() != 0) {
     at::AutoDispatchBelowADInplaceOrView guard;
     const auto slopes = ops::norm_leaky_relu_backward().call(
         at::ones_like(input), input, statistics, weight, mask, num_groups, use_input_stats, eps, 0.0,

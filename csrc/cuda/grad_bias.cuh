@@ -49,18 +49,6 @@ struct Traversal {
 constexpr int64_t kEnoughBlocks = 1024; // for any GPU
 constexpr int64_t kFewItems = 8;        // per thread
 
-inline int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
-inline int at_least_power_of_two(int64_t number, int most) {
-  int power = 1;
-  while (power < most && power < number) {
-    power *= 2;
-  }
-  return power;
-}
-
 /// The traversal for n elements. `aligned`: the memory allows 16-byte accesses.
 template <typename T>
 Traversal traverse(int64_t n, const Channels& channels, bool aligned) {

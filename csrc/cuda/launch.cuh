@@ -21,6 +21,18 @@ inline bool is_aligned(const void* pointer) {
   return reinterpret_cast<uintptr_t>(pointer) % kAccessBytes == 0;
 }
 
+inline int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+inline int at_least_power_of_two(int64_t number, int most) {
+  int power = 1;
+  while (power < most && power < number) {
+    power *= 2;
+  }
+  return power;
+}
+
 template <typename T, Pass pass, typename Parts, typename InputOrder, typename OutputOrder>
 cudaError_t launch(
     Memory<T> memory,

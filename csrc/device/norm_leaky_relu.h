@@ -142,9 +142,11 @@ struct NormOps {
     const auto like_input = [&](bool wanted) {
       return wanted ? empty_like(input) : Backend::empty_strided({0}, {1}, dtype, input.device());
     };
+    // Kernels write parameters of the dtypes that a forward takes.
+    const auto of_weight = weight.has_value() ? weight->scalar_type() : statistics.scalar_type();
     const auto per_channel = [&](bool wanted) {
-      const auto of_weight = weight.has_value() ? weight->scalar_type() : statistics.scalar_type();
-      return Backend::empty_strided({wanted ? input.size(1) : 0}, {1}, of_weight, input.device());
+      const auto written = of_weight == dtype ? dtype : statistics.scalar_type();
+      return Backend::empty_strided({wanted ? input.size(1) : 0}, {1}, written, input.device());
     };
     const at::Tensor grad_input = like_input(output_mask[0]), grad_weight = per_channel(output_mask[1]),
                      grad_bias = per_channel(output_mask[2]), grad_residual = like_input(output_mask[3]);
@@ -154,7 +156,7 @@ struct NormOps {
         {grad, input, statistics.contiguous(), mask.numel() == 0 ? nullptr : &mask, if_wanted(0, grad_input),
          if_wanted(3, grad_residual), if_wanted(1, grad_weight), if_wanted(2, grad_bias),
          NormShape(input, num_groups, use_input_stats), use_input_stats, negative_slope});
-    return {grad_input, grad_weight, grad_bias, grad_residual};
+    return {grad_input, grad_weight.to(of_weight), grad_bias.to(of_weight), grad_residual};
   }
 
   static void register_kernels(torch::Library& m) {
@@ -220,8 +222,10 @@ struct NormOps {
         op, "(): argument 'mask' must be a contiguous uint8 tensor of shape (0,) or (", shape.mask_bytes(), ",), got ",
         mask.scalar_type(), " of shape ", mask.sizes(), mask_hint(mask));
     TORCH_CHECK(
-        !weight.has_value() || (weight->dim() == 1 && weight->size(0) == input.size(1)), op,
-        "(): argument 'weight' must be of shape (", input.size(1), ",), got ",
+        !weight.has_value() ||
+            (weight->dim() == 1 && weight->size(0) == input.size(1) && at::isFloatingType(weight->scalar_type())),
+        op, "(): argument 'weight' must be floating-point of shape (", input.size(1), ",), got ",
+        weight.has_value() ? weight->scalar_type() : at::kFloat, " of shape ",
         weight.has_value() ? weight->sizes() : at::IntArrayRef());
   }
 };

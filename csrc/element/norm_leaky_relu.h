@@ -40,4 +40,29 @@ struct NormStatistics {
       : mean(data), scale(data + sizes.entries), shift(data + 2 * sizes.entries), rstd(data + 3 * sizes.entries) {}
 };
 
+/// What is known of n values x from the sums of x - shift and of its square. Inlined always: the CPU's tiers must not share
+/// a compiled copy.
+struct NormMoments {
+  double mean;
+  double distances; // the sum of squared distances from the mean
+  bool exact;       // whether little cancelled, and nothing overflowed or vanished in opmath
+
+  C10_HOST_DEVICE C10_ALWAYS_INLINE NormMoments(double shift, double sum, double squares, int64_t n) {
+    const double apart = sum / static_cast<double>(n);
+    const double rest = squares - sum * apart;
+    mean = shift + apart;
+    distances = rest < 0 ? 0 : rest; // NaN stays
+    exact = distances >= squares / 4 && ((squares > 1e-20 && squares < 1e30) || (sum == 0 && squares == 0));
+  }
+
+  C10_HOST_DEVICE C10_ALWAYS_INLINE void write(double* pair) const {
+    pair[0] = mean;
+    pair[1] = distances;
+  }
+};
+
+/// So many values, far apart, show where most of the values to be summed lie: their mean is a good shift. That of equal
+/// values is that value, to the bit.
+constexpr int64_t kNormSamples = 8;
+
 } // namespace leakyrelu_ext

@@ -25,7 +25,7 @@ COMPILE = (COMPILER, "-std=c++20", "-fPIC", "-Wall", "-Wno-unknown-pragmas")
 
 
 TORCH_INCLUDES = [f"-isystem{path}" for path in cpp_extension.include_paths()]
-OPS = ("leaky_relu", "bias_leaky_relu")
+OPS = ("leaky_relu", "bias_leaky_relu", "norm_leaky_relu")
 
 
 def build_emulator(folder: Path) -> list[Path]:

@@ -30,7 +30,7 @@ struct Fiber {
   ucontext_t context{};
   std::unique_ptr<char[]> stack{new char[kStackBytes]};
   State state = State::kReady;
-  unsigned value = 0; // given to a shuffle, then received from it
+  unsigned value = 0; // given to a shuffle or a barrier, then received from it
   int distance = 0;
   const void* site = nullptr;
   std::map<std::pair<const void*, int>, int> turns; // of each accessing instruction
@@ -284,7 +284,9 @@ bool release_barrier() {
   if (!std::all_of(fibers.begin(), fibers.end(), together)) {
     throw std::runtime_error("CUDA on host: threads of a block do not all come to the same barrier");
   }
+  const bool any = std::any_of(fibers.begin(), fibers.end(), [](const Fiber& fiber) { return fiber.value != 0; });
   for (auto& fiber : fibers) {
+    fiber.value = any;
     fiber.state = State::kReady;
   }
   ++barriers;
@@ -366,7 +368,8 @@ Report end_call() {
   const std::unique_ptr<Call, void (*)(Call*)> finally(call.get(), [](Call*) { call.reset(); });
   for (const auto& region : call->regions) {
     for (const bool store : {false, true}) {
-      if (!(store ? region.writable && !region.is_temporary : region.readable) || !only_blocks.empty()) {
+      if (!(store ? region.writable && !region.is_temporary : region.readable && !region.is_optional) ||
+          !only_blocks.empty()) {
         continue;
       }
       const size_t used = used_bytes(region, store);
@@ -484,6 +487,14 @@ void sync_threads() {
   running->site = __builtin_return_address(0);
   running->state = State::kAtBarrier;
   leave();
+}
+
+int sync_threads_or(int condition) {
+  running->value = condition != 0;
+  running->site = __builtin_return_address(0);
+  running->state = State::kAtBarrier;
+  leave();
+  return static_cast<int>(running->value);
 }
 
 } // namespace cuda_on_host

@@ -30,6 +30,7 @@ struct Region {
   bool writable;
   size_t elements_bytes;          // that the elements take; less than `bytes` if there are gaps
   bool is_temporary = false;      // need not all be written
+  bool is_optional = false;       // need not all be read
   std::vector<bool> is_element{}; // of each byte; empty: all are
 };
 
@@ -85,5 +86,7 @@ Dim3 block_dim();
 Dim3 grid_dim();
 unsigned shuffle_xor(unsigned mask, unsigned value, int distance);
 void sync_threads();
+/// Whether the condition holds for any thread of the block.
+int sync_threads_or(int condition);
 
 } // namespace cuda_on_host

@@ -31,6 +31,13 @@ FAULTS = {
     "no barrier between the sums of a block": ("grad_bias.cuh", "    __syncthreads();\n  }\n  if (active", "  }\n  if (active", "without a barrier"),
     "the last split left out": ("grad_bias.cuh", "result.splits = ceil_div(result.items, result.split)", "result.splits = std::max<int64_t>(1, result.items / result.split)", "bytes of"),
     "sums of a neighbour's channel": ("grad_bias.cuh", "thread + distance * traversal.lanes]", "thread + distance * traversal.lanes - 1]", "AssertionError|without a barrier|not written"),
+    "no barrier after a block's total": ("norm_block.cuh", "  const double total = shared[0];\n  __syncthreads();", "  const double total = shared[0];", "without a barrier"),
+    "a row's end overlooked": ("norm_walk.cuh", "        element_ += walk_.wrap;\n", "", "AssertionError|bytes of|out of bounds|written twice"),
+    "the last split too long": ("norm_walk.cuh", "return begin < items ? begin : items;", "return begin;", "out of bounds|bytes of"),
+    "a norm's bits in another place": ("norm_forward.cuh", "bits = valid ? bits << items.bit() : 0;", "bits = valid ? bits : 0;", "AssertionError"),
+    "inexact sums kept": ("norm_forward.cuh", "is_finite(moments.mean) ? moments.mean : 0;\n      all_exact = all_exact && exact;", "is_finite(moments.mean) ? moments.mean : 0;", "AssertionError|not written"),
+    "statistics read before they are shared": ("norm_held.cuh", "    shared[2] = affine.shift[0];\n  }\n  __syncthreads();", "    shared[2] = affine.shift[0];\n  }", "without a barrier"),
+    "gradients of a neighbour's group": ("norm_backward.cuh", "const int64_t entry = group * walk.channels_of_group + k;", "const int64_t entry = group + k * walk.channels_of_group;", "AssertionError|written twice|bytes of"),
 }  # fmt: skip
 # One of each kind: bounds, bits, alignment, the host's side, barriers, sums. The others are for `make cuda-check` by hand.
 ALWAYS = {
@@ -40,6 +47,8 @@ ALWAYS = {
     "errors unheeded",
     "no barrier between the sums of a block",
     "sums of a neighbour's channel",
+    "a row's end overlooked",
+    "inexact sums kept",
 }
 
 
@@ -56,11 +65,15 @@ def faulty(folder: Path, file: str, text: str, instead: str) -> Path:
 
 def outcome(folder: Path, emulator: list[Path], file: str, text: str, instead: str) -> subprocess.CompletedProcess[str]:
     library = folder / "libfaulty.so"
-    bias = file in ("bias_leaky_relu.cuh", "grad_bias.cuh") or "passed" in text
-    build(library, emulator, faulty(folder, file, text, instead), ("bias_leaky_relu",) if bias else ("leaky_relu",))
+    if file.startswith("norm_"):
+        op, tests = "norm_leaky_relu", ["test_norm_kernels.py"]
+    elif file in ("bias_leaky_relu.cuh", "grad_bias.cuh") or "passed" in text:
+        op, tests = "bias_leaky_relu", ["test_bias_kernels.py"]
+    else:
+        op, tests = "leaky_relu", ["test_kernels.py", "test_traffic.py"]
+    build(library, emulator, faulty(folder, file, text, instead), (op,))
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"--cuda-on-host={library}"]
-    tests = [str(HERE / name) for name in (("test_bias_kernels.py",) if bias else ("test_kernels.py", "test_traffic.py"))]
-    return subprocess.run([*command, *tests], capture_output=True, text=True, cwd=HERE.parent)
+    return subprocess.run([*command, *(str(HERE / test) for test in tests)], capture_output=True, text=True, cwd=HERE.parent)
 
 
 @pytest.fixture(scope="module")

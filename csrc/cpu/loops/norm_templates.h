@@ -101,38 +101,15 @@ void sums_of_strips(int64_t rows, PairOfSums<Lanes> (&pairs)[strips], const Step
   }
 }
 
-/// What is known of n values x from the sums of x - shift and of its square.
-struct Moments {
-  double mean;
-  double distances; // the sum of squared distances from the mean
-  bool exact;       // whether little cancelled, and nothing overflowed or vanished in opmath
-
-  Moments(double shift, double sum, double squares, int64_t n) {
-    const double apart = sum / static_cast<double>(n);
-    const double rest = squares - sum * apart;
-    mean = shift + apart;
-    distances = rest < 0 ? 0 : rest; // NaN stays
-    exact = distances >= squares / 4 && ((squares > 1e-20 && squares < 1e30) || (sum == 0 && squares == 0));
-  }
-
-  void write(double* pair) const {
-    pair[0] = mean;
-    pair[1] = distances;
-  }
-};
-
-/// So many values, far apart, show where most of n lie. The mean of equal values is that value, to the bit. Of fewer than
-/// so many, the first.
-constexpr int64_t kSamples = 8;
-
+/// The mean of kNormSamples of n values. Of fewer than so many, the first.
 template <typename T, typename opmath = opmath_t<T>>
 opmath sample(const T* values, int64_t n) {
   const auto first = static_cast<opmath>(values[0]);
   opmath above_first = 0;
-  for (int64_t k = 1; k < kSamples && n >= kSamples; ++k) {
-    above_first += static_cast<opmath>(values[n * k / kSamples]) - first;
+  for (int64_t k = 1; k < kNormSamples && n >= kNormSamples; ++k) {
+    above_first += static_cast<opmath>(values[n * k / kNormSamples]) - first;
   }
-  return finite_or_zero(first + above_first / kSamples);
+  return finite_or_zero(first + above_first / kNormSamples);
 }
 
 template <class Lanes>
@@ -140,16 +117,16 @@ typename Lanes::Register sample_of_columns(const typename Lanes::scalar_t* input
   using opmath = opmath_t<typename Lanes::scalar_t>;
   const auto first = Lanes::load(input);
   auto above_first = Lanes::broadcast(opmath(0));
-  for (int64_t k = 1; k < kSamples && rows >= kSamples; ++k) {
-    above_first = Lanes::add(above_first, Lanes::subtract(Lanes::load(input + rows * k / kSamples * n), first));
+  for (int64_t k = 1; k < kNormSamples && rows >= kNormSamples; ++k) {
+    above_first = Lanes::add(above_first, Lanes::subtract(Lanes::load(input + rows * k / kNormSamples * n), first));
   }
-  const auto mean = Lanes::multiply_add(above_first, Lanes::broadcast(opmath(1) / kSamples), first);
+  const auto mean = Lanes::multiply_add(above_first, Lanes::broadcast(opmath(1) / kNormSamples), first);
   return Lanes::keep(Lanes::within(mean, std::numeric_limits<opmath>::max()), mean);
 }
 
 /// In double, from distances to `shift`.
 template <typename T>
-Moments wide_moments(const T* values, int64_t n, int64_t stride, double shift) {
+NormMoments wide_moments(const T* values, int64_t n, int64_t stride, double shift) {
   double sum = 0, squares = 0;
   for (int64_t i = 0; i < n; ++i) {
     const double distance = static_cast<double>(values[i * stride]) - shift;
@@ -161,12 +138,12 @@ Moments wide_moments(const T* values, int64_t n, int64_t stride, double shift) {
 
 /// What the quick sums did not get right: their mean is the better shift.
 template <typename T>
-Moments exact_moments(const T* values, int64_t n, int64_t stride, const Moments& quick) {
+NormMoments exact_moments(const T* values, int64_t n, int64_t stride, const NormMoments& quick) {
   if (quick.exact) {
     return quick;
   }
   const double near = finite_or_zero(quick.mean);
-  const Moments better = wide_moments(values, n, stride, near);
+  const NormMoments better = wide_moments(values, n, stride, near);
   return better.exact || !(std::abs(better.mean) <= std::numeric_limits<double>::max())
       ? better
       : wide_moments(values, n, stride, better.mean);
@@ -188,7 +165,7 @@ void norm_moments_of_row(const typename Lanes::scalar_t* input, int64_t n, doubl
     sum += distance;
     squares += distance * distance;
   }
-  exact_moments(input, n, 1, Moments(shift, sum, squares, n)).write(pair);
+  exact_moments(input, n, 1, NormMoments(shift, sum, squares, n)).write(pair);
 }
 
 template <class Lanes>
@@ -215,7 +192,8 @@ void norm_moments_of_columns(const typename Lanes::scalar_t* input, int64_t n, i
       Lanes::store_wide(squares, sums[k].wide_other);
       for (int64_t j = 0; j < width; ++j) {
         const int64_t column = first + k * width + j;
-        exact_moments(input + column, rows, n, Moments(shift[j], sum[j], squares[j], rows)).write(pairs + 2 * column);
+        exact_moments(input + column, rows, n, NormMoments(shift[j], sum[j], squares[j], rows))
+            .write(pairs + 2 * column);
       }
     }
   });

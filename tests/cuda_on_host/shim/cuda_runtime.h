@@ -20,6 +20,7 @@
 #define gridDim (cuda_on_host::grid_dim())
 #define __shfl_xor_sync cuda_on_host::shuffle_xor
 #define __syncthreads cuda_on_host::sync_threads
+#define __syncthreads_or cuda_on_host::sync_threads_or
 
 template <typename T>
 T __ldg(const T* pointer) {
@@ -29,7 +30,7 @@ T __ldg(const T* pointer) {
 using dim3 = cuda_on_host::Dim3;
 using cudaStream_t = void*;
 
-enum cudaError_t { cudaSuccess, cudaErrorLaunchOutOfResources };
+enum cudaError_t { cudaSuccess, cudaErrorLaunchOutOfResources, cudaErrorInvalidConfiguration };
 
 template <typename... Parameters>
 cudaError_t cudaLaunchKernel(
