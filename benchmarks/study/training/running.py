@@ -6,10 +6,11 @@ import functools
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 import torch
 
@@ -65,15 +66,14 @@ def _side_by_side(configurations: Sequence[Configuration], setting: Setting) -> 
     context = multiprocessing.get_context("spawn")
     others = multiprocessing.active_children()
     executor = ProcessPoolExecutor(setting.jobs, context, _start, (os.getpid(), setting.threads))
-    pending: set[Future[Outcome]] = set()
+    # Not concurrent.futures.wait: Ctrl-C may come while that takes the locks of all futures, and it would keep some.
+    finished: SimpleQueue[Future[Outcome]] = SimpleQueue()
     try:
         with interrupts_held():  # here they start
             for configuration in configurations:
-                pending.add(executor.submit(run, configuration, setting.device, setting.folder))
-        while pending:
-            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield future.result()
+                executor.submit(run, configuration, setting.device, setting.folder).add_done_callback(finished.put)
+        for _ in configurations:
+            yield finished.get().result()
         executor.shutdown()
     except BrokenProcessPool as error:
         raise RunError("the process of a run ended before it was through (killed, or out of memory?)") from error
