@@ -43,10 +43,10 @@ bench: $(VENV)/.installed
 	LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench ops
 
 # Everything anew, for publishing, and the pages from it. An hour, in which nothing else may run.
-SUITES := ops fused compile models memory
+SUITES := ops fused norm compile models memory
 results: $(VENV)/.installed
 	$(BIN)/pip install $(PIP_FLAGS) jax
-	for suite in "ops --full" fused compile models memory; do set -- $$suite; \
+	for suite in "ops --full" fused norm compile models memory; do set -- $$suite; \
 		LEAKYRELU_EXT_REQUIRE_NATIVE=1 $(BIN)/leakyrelu-bench $$suite --json docs/results/$$1.json --force || exit 1; done
 	$(MAKE) report
 

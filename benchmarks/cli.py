@@ -17,7 +17,7 @@ import leakyrelu_ext
 from .measure.budget import parse_bytes
 from .results import ResultsError, load, refuse_to_overwrite
 from .study import options
-from .suites import compiled, fused, models, ops
+from .suites import compiled, fused, models, norm, ops
 from .suites.arguments import NothingToDoError, settle
 from .suites.inputs import DTYPES
 from .suites.memory import plan as memory
@@ -138,6 +138,8 @@ SUITES: dict[str, tuple[ModuleType, str, list[_Parser]]] = {
             [_DEVICE, _SECONDS, _NO_COMPILE, *_OF_OPS]),
     "fused": (fused, "bias_leaky_relu against the same composed from PyTorch's ops, eager and under torch.compile",
               [_DEVICE, _SECONDS, _NO_COMPILE]),
+    "norm": (norm, "norm and activation as one op against the two, eager, in place, inverted and under torch.compile",
+             [_DEVICE, _SECONDS, _NO_COMPILE]),
     "compile": (compiled, "training steps of small nets, eager and under torch.compile", [_ON_CPU, _SECONDS]),
     "models": (models, "whole training and inference steps of published architectures", [_DEVICE, _SECONDS, _NO_COMPILE]),
     "memory": (memory, "bytes kept for the backward, the peak of a training step, the largest batch in a budget",

@@ -233,7 +233,7 @@ def pictures(runs: Sequence[Run]) -> list[Picture]:
             dtypes = list(dict.fromkeys(row.dtype for row in run.rows))
             found = [kind(run, dtype) for kind in (speed_up, roofline) for dtype in dtypes]
             found += [rivals(run, dtype) for dtype in dtypes[:1]]
-        elif run.suite == "fused":
+        elif run.suite in ("fused", "norm"):
             found = [dots(run, mode) for mode in modes]
         else:
             seconds = {row.mode for row in run.rows if row.unit == "seconds"}

@@ -20,6 +20,7 @@ from .table import Column, Table
 _TITLES = {
     "ops": "The op alone",
     "fused": "bias_leaky_relu: what surrounds the activation in the same pass",
+    "norm": "Norm and activation as one op",
     "models": "Whole models",
     "memory": "Memory",
     "compile": "Small nets, eager and compiled",

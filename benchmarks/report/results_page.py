@@ -23,7 +23,7 @@ K = TypeVar("K")
 Group = Sequence[Row]  # what one line of a table is about
 
 # In the order in which they are told.
-SUITES = ("ops", "fused", "models", "memory", "compile")
+SUITES = ("ops", "fused", "norm", "models", "memory", "compile")
 _SHOWN = 12  # rows of a table none of which is among the telling ones
 
 
@@ -106,7 +106,7 @@ def _ops(run: Run) -> str:
     return table(columns, _by(shown, lambda row: (_input(row), row.dtype)))
 
 
-def _fused(run: Run) -> str:
+def _fusions(run: Run) -> str:
     names = list(dict.fromkeys(row.rival for row in run.rows))
 
     def of_mode(mode: str) -> Column[Group]:
@@ -164,7 +164,7 @@ def _memory(run: Run) -> str:
     return table(columns, _by(run.rows, lambda row: (row.case, row.dtype, row.mode, row.unit)))
 
 
-_TABLES: dict[str, Callable[[Run], str]] = {"ops": _ops, "fused": _fused, "memory": _memory}
+_TABLES: dict[str, Callable[[Run], str]] = {"ops": _ops, "fused": _fusions, "norm": _fusions, "memory": _memory}
 
 
 def images(run: Run, runs: Sequence[Run], folder: str, most: int = 2) -> str:

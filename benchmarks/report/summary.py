@@ -15,6 +15,7 @@ from .table import Column
 BASELINES = {
     "ops": "built-in",
     "fused": "eager",
+    "norm": "eager",
     "compile": "eager built-in",
     "models": "built-in",
     "memory": "built-in, out of place",

@@ -53,11 +53,12 @@ class Level:
 LEVELS = {
     "ops": (Level(3, 0.2), Level(3, 0.5), Level(4, 1.0)),
     "fused": (Level(3, 0.5), Level(3, 3.0), Level(5, 6.0)),
+    "norm": (Level(3, 0.5), Level(3, 3.0), Level(5, 6.0)),
     "compile": (Level(3, 4.0), Level(3, 12.0), Level(5, 30.0)),
     "models": (Level(3, 6.0), Level(3, 15.0), Level(5, 40.0)),
 }
 # Not where models are compiled, which takes longer than to measure them.
-IN_OWN_PROCESSES = ("ops", "fused")
+IN_OWN_PROCESSES = ("ops", "fused", "norm")
 
 
 def settle(arguments: Namespace) -> None:
