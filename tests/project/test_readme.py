@@ -58,7 +58,8 @@ def test_the_figures_are_those_of_the_files_of_results():
     from leakyrelu_bench.study.report import document
 
     docs = ROOT / "docs"
-    runs = [results.load(docs / "results" / f"{suite}.json") for suite in ("ops", "fused", "compile", "models", "memory")]
+    suites = ("ops", "fused", "norm", "compile", "models", "memory")
+    runs = [results.load(docs / "results" / f"{suite}.json") for suite in suites]
     trained = study.load(docs / "results" / "train.json")
     assert readme.updated(docs.parent / "README.md", runs, "docs/results") == README
     assert (docs / "results.md").read_text() == publish.results([*runs, trained], "results")
