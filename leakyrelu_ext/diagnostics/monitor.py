@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
@@ -71,12 +72,19 @@ class _Run(NamedTuple):
 
     places: list[int]  # addresses of its inputs: a checkpoint keeps them
     shapes: list[torch.Size]
+    storages: list[StorageWeakRef]
     observed: bool
 
+    def has_inputs_at(self, places: list[int]) -> bool:
+        """Other tensors come to lie where inputs were that nobody keeps."""
+        return self.places == places and not any(
+            storage.expired()  # type: ignore[no-untyped-call]
+            for storage in self.storages
+        )
 
-def _inputs(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[int], list[torch.Size]]:
-    tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and _has_values(x)]
-    return [x.data_ptr() for x in tensors], [x.shape for x in tensors]
+
+def _inputs(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    return [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and _has_values(x)]
 
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:
@@ -216,7 +224,10 @@ class ActivationMonitor:
             self._forwards += 1
             self._observed += self._active
             if not torch.is_grad_enabled():
-                self._without_gradient.appendleft(_Run(*_inputs(args, kwargs), self._active))
+                tensors = _inputs(args, kwargs)
+                storages = [StorageWeakRef(x.untyped_storage()) for x in tensors]  # type: ignore[no-untyped-call]
+                places, shapes = [x.data_ptr() for x in tensors], [x.shape for x in tensors]
+                self._without_gradient.appendleft(_Run(places, shapes, storages, self._active))
         if self._active:
             self._turns.clear()
             self._open.clear()
@@ -229,8 +240,9 @@ class ActivationMonitor:
 
     def _was_observed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether the forward that runs again now was observed the first time."""
-        places, shapes = _inputs(args, kwargs)
-        same = [run for run in self._without_gradient if run.places == places]
+        tensors = _inputs(args, kwargs)
+        places, shapes = [x.data_ptr() for x in tensors], [x.shape for x in tensors]
+        same = [run for run in self._without_gradient if run.has_inputs_at(places)]
         # Otherwise the checkpoint contains more than the model and computes the model's inputs again, too.
         same += [run for run in self._without_gradient if run.shapes == shapes]
         if not same:

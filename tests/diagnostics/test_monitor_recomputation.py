@@ -1,5 +1,6 @@
 """ActivationMonitor counts once what a checkpoint computes again."""
 
+import random
 from functools import partial
 
 import pytest
@@ -69,6 +70,25 @@ def test_a_checkpoint_of_more_than_the_model(every):
                 (forward(x) * scale).sum().backward()
         found.append(monitor.to_dict())
     assert found[1] == rounded(found[0])
+
+
+def test_inputs_that_come_to_lie_where_others_were():
+    """What a checkpoint of more than the model computes again may lie where a validation's input was, which nobody keeps."""
+    chance, others = random.Random(0), []
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    whole, x = nn.Sequential(nn.Linear(4, 4), inner), torch.randn(8, 4, requires_grad=True)
+    means = set()
+    for _ in range(100):  # the allocator gives out memory in another order each time
+        others = [*others[-50:], torch.empty(chance.randrange(1, 400))]
+        chance.shuffle(others)
+        with ActivationMonitor(inner, every=2) as monitor:
+            with torch.no_grad():
+                whole(x)
+            for scale in (1, 2, 3):
+                (torch.utils.checkpoint.checkpoint(whole, x, use_reentrant=True) * scale).sum().backward()
+        means.add(round(monitor.to_dict()["layers"][0]["gradient_mean"], 5))
+    assert len(means) == 1
 
 
 def test_a_validation_without_gradients_is_not_taken_for_a_checkpoint():
