@@ -156,7 +156,10 @@ struct NormOps {
         {grad, input, statistics.contiguous(), mask.numel() == 0 ? nullptr : &mask, if_wanted(0, grad_input),
          if_wanted(3, grad_residual), if_wanted(1, grad_weight), if_wanted(2, grad_bias),
          NormShape(input, num_groups, use_input_stats), use_input_stats, negative_slope});
-    return {grad_input, grad_weight.to(of_weight), grad_bias.to(of_weight), grad_residual};
+    const auto as_weight = [&](const at::Tensor& grad) {
+      return grad.scalar_type() == of_weight ? grad : grad.to(of_weight);
+    };
+    return {grad_input, as_weight(grad_weight), as_weight(grad_bias), grad_residual};
   }
 
   static void register_kernels(torch::Library& m) {
