@@ -59,4 +59,10 @@ TORCH_LIBRARY(leakyrelu_ext, m) {
       "int num_groups, bool use_input_stats, float eps, float negative_slope, bool[4] output_mask) -> "
       "(Tensor grad_input, Tensor grad_weight, Tensor grad_bias, Tensor grad_residual)",
       tags);
+  // The same, with grad_input in the memory of grad_output. output_mask: of the results.
+  m.def(
+      "norm_leaky_relu_backward_(Tensor(a!) grad_output, Tensor input, Tensor statistics, Tensor? weight, Tensor mask, "
+      "int num_groups, bool use_input_stats, float eps, float negative_slope, bool[3] output_mask) -> "
+      "(Tensor grad_weight, Tensor grad_bias, Tensor grad_residual)",
+      tags);
 }

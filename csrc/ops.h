@@ -117,4 +117,11 @@ inline const auto& norm_leaky_relu_backward() {
   return op;
 }
 
+inline const auto& norm_leaky_relu_backward_() {
+  static const auto op = find<std::tuple<at::Tensor, at::Tensor, at::Tensor>(
+      at::Tensor&, const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, const at::Tensor&, int64_t,
+      bool, double, double, std::array<bool, 3>)>("leakyrelu_ext::norm_leaky_relu_backward_");
+  return op;
+}
+
 } // namespace leakyrelu_ext::ops

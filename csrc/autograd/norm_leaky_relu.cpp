@@ -10,7 +10,9 @@
 #include "../ops.h"
 #include "../tensor/norm_leaky_relu.h"
 #include "call_compiled.h"
+#include "mask_node.h"
 #include "route.h"
+#include "sole_owner.h"
 
 namespace leakyrelu_ext {
 namespace {
@@ -21,6 +23,10 @@ using torch::autograd::variable_list;
 const at::Tensor& or_undefined(const std::optional<at::Tensor>& tensor) {
   static const at::Tensor undefined;
   return tensor.has_value() ? *tensor : undefined;
+}
+
+std::optional<at::Tensor> if_defined(const at::Tensor& tensor) {
+  return tensor.defined() ? std::make_optional(tensor) : std::nullopt;
 }
 
 /// Whether this tensor's calls go to kernels: those of a tracer, of a subclass or of another device are ATen's.
@@ -53,7 +59,11 @@ struct NormLeakyReLUBackward final : torch::autograd::Node {
 
   variable_list apply(variable_list&& incoming) override {
     const std::lock_guard<std::mutex> lock(mutex_);
-    return grads(incoming[0], input.unpack(), statistics.unpack(), weight.unpack(), mask.unpack(), settings, wanted());
+    at::Tensor grad_output = std::move(incoming[0]);
+    const at::Tensor saved[] = {in_order(input.unpack(), settings), statistics.unpack(), weight.unpack(), mask.unpack()};
+    return may_overwrite(grad_output, saved[0])
+        ? grads_in_place(std::move(grad_output), saved[0], saved[1], saved[2], saved[3])
+        : grads(grad_output, saved[0], saved[1], saved[2], saved[3], settings, wanted());
   }
 
   void compiled_args(torch::dynamo::autograd::CompiledNodeArgs& args) const override {
@@ -81,6 +91,32 @@ struct NormLeakyReLUBackward final : torch::autograd::Node {
   }
 
  private:
+  static at::Tensor in_order(const at::Tensor& input, const Settings& settings) {
+    return in_memory_format(input, static_cast<at::MemoryFormat>(std::get<4>(settings)));
+  }
+
+  /// See MaskNode.
+  bool may_overwrite(const at::Tensor& grad_output, const at::Tensor& input) const {
+    return wanted()[0] && !at::GradMode::is_enabled() && !functorch_active() && !mode_active() &&
+        is_sole_owner(grad_output) && goes_to_kernels(input) && grad_output.strides() == input.strides();
+  }
+
+  variable_list grads_in_place(
+      at::Tensor grad_output,
+      const at::Tensor& input,
+      const at::Tensor& statistics,
+      const at::Tensor& weight,
+      const at::Tensor& mask) const {
+    const auto [num_groups, use_input_stats, eps, negative_slope, memory_format] = settings;
+    const OfNorm wants = wanted();
+    at::AutoDispatchBelowADInplaceOrView guard;
+    const auto [grad_weight, grad_bias, grad_residual] = ops::norm_leaky_relu_backward_().call(
+        grad_output, input, statistics, if_defined(weight), mask, num_groups, use_input_stats, eps, negative_slope,
+        {wants[1], wants[2], wants[3]});
+    const auto if_wanted = [&](int edge, const at::Tensor& grad) { return wants[edge] ? grad : at::Tensor(); };
+    return {grad_output, if_wanted(1, grad_weight), if_wanted(2, grad_bias), if_wanted(3, grad_residual)};
+  }
+
   OfNorm wanted() const {
     OfNorm result;
     for (size_t edge = 0; edge < num_outputs(); ++edge) {
@@ -102,12 +138,10 @@ struct NormLeakyReLUBackward final : torch::autograd::Node {
       return results;
     }
     const auto [num_groups, use_input_stats, eps, negative_slope, memory_format] = settings;
-    const at::Tensor ordered = in_memory_format(input, static_cast<at::MemoryFormat>(memory_format));
-    const std::optional<at::Tensor> of_weight = weight.defined() ? std::make_optional(weight) : std::nullopt;
     const std::array<bool, 4> output_mask{wanted[0], wanted[1], wanted[2], wanted[3]};
     const auto backward = [&](const auto& op) {
       return op(
-          grad_output, ordered, statistics, of_weight, mask, num_groups, use_input_stats, eps, negative_slope,
+          grad_output, input, statistics, if_defined(weight), mask, num_groups, use_input_stats, eps, negative_slope,
           output_mask);
     };
     const auto all = intercepts(grad_output)
@@ -131,7 +165,9 @@ struct NormLeakyReLUBackward final : torch::autograd::Node {
     Settings settings;
     std::apply(
         [&](auto&... setting) { ((setting = packed.unpack<std::decay_t<decltype(setting)>>()), ...); }, settings);
-    return grads(incoming[0], saved[0], saved[1], saved[2], saved[3], settings, OfNorm(packed.unpack<int64_t>()));
+    return grads(
+        incoming[0], in_order(saved[0], settings), saved[1], saved[2], saved[3], settings,
+        OfNorm(packed.unpack<int64_t>()));
   }
 };
 
@@ -221,12 +257,59 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> norm_leaky_relu_backw
       use_input_stats, eps, negative_slope, output_mask);
 }
 
+std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_leaky_relu_backward_autograd_(
+    c10::DispatchKeySet keys,
+    at::Tensor& grad_output,
+    const at::Tensor& input,
+    const at::Tensor& statistics,
+    const std::optional<at::Tensor>& weight,
+    const at::Tensor& mask,
+    int64_t num_groups,
+    bool use_input_stats,
+    double eps,
+    double negative_slope,
+    std::array<bool, 3> output_mask) {
+  check_no_derivative(grad_output, "norm_leaky_relu_backward_");
+  at::AutoDispatchBelowAutograd guard;
+  return ops::norm_leaky_relu_backward_().redispatch(
+      keys & c10::after_autograd_keyset, grad_output, input, statistics, weight, mask, num_groups, use_input_stats, eps,
+      negative_slope, output_mask);
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_leaky_relu_backward_version_(
+    c10::DispatchKeySet keys,
+    at::Tensor& grad_output,
+    const at::Tensor& input,
+    const at::Tensor& statistics,
+    const std::optional<at::Tensor>& weight,
+    const at::Tensor& mask,
+    int64_t num_groups,
+    bool use_input_stats,
+    double eps,
+    double negative_slope,
+    std::array<bool, 3> output_mask) {
+  check_not_inference(grad_output);
+  auto results = [&] {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    return ops::norm_leaky_relu_backward_().redispatch(
+        keys & c10::after_ADInplaceOrView_keyset, grad_output, input, statistics, weight, mask, num_groups,
+        use_input_stats, eps, negative_slope, output_mask);
+  }();
+  torch::autograd::increment_version(grad_output);
+  return results;
+}
+
 } // namespace
 
 TORCH_LIBRARY_IMPL(leakyrelu_ext, Autograd, m) {
   m.impl("norm_leaky_relu", TORCH_FN(NormUnpacked<norm_leaky_relu_autograd>::call));
   m.impl("norm_leaky_relu_forward", TORCH_FN(NormUnpacked<norm_leaky_relu_forward_autograd>::call));
   m.impl("norm_leaky_relu_backward", TORCH_FN(norm_leaky_relu_backward_autograd));
+  m.impl("norm_leaky_relu_backward_", TORCH_FN(norm_leaky_relu_backward_autograd_));
+}
+
+TORCH_LIBRARY_IMPL(leakyrelu_ext, ADInplaceOrView, m) {
+  m.impl("norm_leaky_relu_backward_", TORCH_FN(norm_leaky_relu_backward_version_));
 }
 
 } // namespace leakyrelu_ext

@@ -270,6 +270,24 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> norm_leaky_relu_backw
       output_mask[3] ? like_input(grad) : unwanted(input.scalar_type())};
 }
 
+std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_leaky_relu_backward_(
+    at::Tensor& grad_output,
+    const at::Tensor& input,
+    const at::Tensor& statistics,
+    const std::optional<at::Tensor>& weight,
+    const at::Tensor& mask,
+    int64_t num_groups,
+    bool use_input_stats,
+    double eps,
+    double negative_slope,
+    std::array<bool, 3> output_mask) {
+  auto [grad_input, grad_weight, grad_bias, grad_residual] = ops::norm_leaky_relu_backward().call(
+      grad_output, input, statistics, weight, mask, num_groups, use_input_stats, eps, negative_slope,
+      {true, output_mask[0], output_mask[1], output_mask[2]});
+  grad_output.copy_(grad_input);
+  return {grad_weight, grad_bias, grad_residual};
+}
+
 } // namespace composite
 
 namespace {
@@ -277,6 +295,7 @@ namespace {
 void register_composites(torch::Library& m) {
   m.impl("norm_leaky_relu", TORCH_FN(NormUnpacked<composite::norm_leaky_relu>::call));
   m.impl("norm_leaky_relu_forward", TORCH_FN(NormUnpacked<composite::norm_leaky_relu_forward>::call));
+  m.impl("norm_leaky_relu_backward_", TORCH_FN(composite::norm_leaky_relu_backward_));
 }
 
 } // namespace
@@ -291,7 +310,12 @@ TORCH_LIBRARY_IMPL(leakyrelu_ext, FuncTorchBatched, m) {
   m.impl("norm_leaky_relu_backward", TORCH_FN(composite::norm_leaky_relu_backward));
 }
 
-// ATen's ops know how to give written running statistics a new value.
+// PyTorch's fallback for tensors with the negative bit expects a writing op to return the written tensor.
+TORCH_LIBRARY_IMPL(leakyrelu_ext, Negative, m) {
+  m.impl("norm_leaky_relu_backward_", TORCH_FN(composite::norm_leaky_relu_backward_));
+}
+
+// ATen's ops know how to give a written tensor a new value.
 TORCH_LIBRARY_IMPL(leakyrelu_ext, Functionalize, m) {
   register_composites(m);
 }

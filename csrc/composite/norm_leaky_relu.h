@@ -30,4 +30,16 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> norm_leaky_relu_backw
     double negative_slope,
     std::array<bool, 4> output_mask);
 
+std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_leaky_relu_backward_(
+    at::Tensor& grad_output,
+    const at::Tensor& input,
+    const at::Tensor& statistics,
+    const std::optional<at::Tensor>& weight,
+    const at::Tensor& mask,
+    int64_t num_groups,
+    bool use_input_stats,
+    double eps,
+    double negative_slope,
+    std::array<bool, 3> output_mask);
+
 } // namespace leakyrelu_ext::composite

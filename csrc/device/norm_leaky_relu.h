@@ -46,7 +46,7 @@ struct NormBackward {
   const at::Tensor& input;
   const at::Tensor& statistics;
   const at::Tensor* mask;          // nullptr: signs follow from the statistics
-  const at::Tensor* grad_input;    // nullptr, like the next: not wanted
+  const at::Tensor* grad_input;    // nullptr, like the next: not wanted; may be grad_output
   const at::Tensor* grad_residual; // may be grad_input
   const at::Tensor* grad_weight;
   const at::Tensor* grad_bias;
@@ -103,6 +103,7 @@ template <class Backend>
 struct NormOps {
   using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
   using Backward = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+  using BackwardInPlace = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
   static at::Tensor norm_leaky_relu(const at::Tensor& input, const NormArguments& arguments) {
     if (!norm_kernels_take(input, arguments)) {
@@ -130,7 +131,8 @@ struct NormOps {
       double negative_slope,
       std::array<bool, 4> output_mask) {
     check_norm_backward(
-        grad_output, given_input, statistics, weight, mask, num_groups, use_input_stats, negative_slope);
+        "norm_leaky_relu_backward", grad_output, given_input, statistics, weight, mask, num_groups, use_input_stats,
+        negative_slope);
     if (given_input.numel() == 0) {
       return composite::norm_leaky_relu_backward(
           grad_output, given_input, statistics, weight, mask, num_groups, use_input_stats, eps, negative_slope,
@@ -138,39 +140,85 @@ struct NormOps {
     }
     const auto format = norm_memory_format(given_input);
     const at::Tensor input = given_input.contiguous(format), grad = grad_output.contiguous(format);
-    const auto dtype = input.scalar_type();
-    const auto like_input = [&](bool wanted) {
-      return wanted ? empty_like(input) : Backend::empty_strided({0}, {1}, dtype, input.device());
-    };
-    // Kernels write parameters of the dtypes that a forward takes.
-    const auto of_weight = weight.has_value() ? weight->scalar_type() : statistics.scalar_type();
-    const auto per_channel = [&](bool wanted) {
-      const auto written = of_weight == dtype ? dtype : statistics.scalar_type();
-      return Backend::empty_strided({wanted ? input.size(1) : 0}, {1}, written, input.device());
-    };
-    const at::Tensor grad_input = like_input(output_mask[0]), grad_weight = per_channel(output_mask[1]),
-                     grad_bias = per_channel(output_mask[2]), grad_residual = like_input(output_mask[3]);
-    stats::count(stats::backward_calls);
-    const auto if_wanted = [&](int i, const at::Tensor& tensor) { return output_mask[i] ? &tensor : nullptr; };
-    Backend::backward(
-        {grad, input, statistics.contiguous(), mask.numel() == 0 ? nullptr : &mask, if_wanted(0, grad_input),
-         if_wanted(3, grad_residual), if_wanted(1, grad_weight), if_wanted(2, grad_bias),
-         NormShape(input, num_groups, use_input_stats), use_input_stats, negative_slope});
-    const auto as_weight = [&](const at::Tensor& grad) {
-      return grad.scalar_type() == of_weight ? grad : grad.to(of_weight);
-    };
-    return {grad_input, as_weight(grad_weight), as_weight(grad_bias), grad_residual};
+    const at::Tensor grad_input = like_input_if(output_mask[0], input);
+    const auto [grad_weight, grad_bias, grad_residual] = run_backward(
+        grad, input, statistics, weight, mask, num_groups, use_input_stats, negative_slope,
+        output_mask[0] ? &grad_input : nullptr, {output_mask[1], output_mask[2], output_mask[3]});
+    return {grad_input, grad_weight, grad_bias, grad_residual};
+  }
+
+  static BackwardInPlace norm_leaky_relu_backward_(
+      at::Tensor& grad_output,
+      const at::Tensor& given_input,
+      const at::Tensor& statistics,
+      const std::optional<at::Tensor>& weight,
+      const at::Tensor& mask,
+      int64_t num_groups,
+      bool use_input_stats,
+      double eps,
+      double negative_slope,
+      std::array<bool, 3> output_mask) {
+    check_norm_backward(
+        "norm_leaky_relu_backward_", grad_output, given_input, statistics, weight, mask, num_groups, use_input_stats,
+        negative_slope);
+    const at::Tensor input = given_input.contiguous(norm_memory_format(given_input));
+    if (input.numel() == 0 || grad_output.strides() != input.strides()) {
+      return composite::norm_leaky_relu_backward_(
+          grad_output, input, statistics, weight, mask, num_groups, use_input_stats, eps, negative_slope, output_mask);
+    }
+    stats::count(stats::backward_into_grad_output);
+    return run_backward(
+        grad_output, input, statistics, weight, mask, num_groups, use_input_stats, negative_slope, &grad_output,
+        output_mask);
   }
 
   static void register_kernels(torch::Library& m) {
     m.impl("norm_leaky_relu", TORCH_FN(NormUnpacked<norm_leaky_relu>::call));
     m.impl("norm_leaky_relu_forward", TORCH_FN(NormUnpacked<norm_leaky_relu_forward>::call));
     m.impl("norm_leaky_relu_backward", TORCH_FN(norm_leaky_relu_backward));
+    m.impl("norm_leaky_relu_backward_", TORCH_FN(norm_leaky_relu_backward_));
   }
 
  private:
   static at::Tensor empty_like(const at::Tensor& input) {
     return Backend::empty_strided(input.sizes(), input.strides(), input.scalar_type(), input.device());
+  }
+
+  static at::Tensor like_input_if(bool wanted, const at::Tensor& input) {
+    return wanted ? empty_like(input) : Backend::empty_strided({0}, {1}, input.scalar_type(), input.device());
+  }
+
+  /// All tensors but `statistics` and `weight` lie in memory as `input`. grad_input may be grad_output.
+  static BackwardInPlace run_backward(
+      const at::Tensor& grad_output,
+      const at::Tensor& input,
+      const at::Tensor& statistics,
+      const std::optional<at::Tensor>& weight,
+      const at::Tensor& mask,
+      int64_t num_groups,
+      bool use_input_stats,
+      double negative_slope,
+      const at::Tensor* grad_input,
+      std::array<bool, 3> output_mask) {
+    // Kernels write parameters of the dtypes that a forward takes.
+    const auto dtype = input.scalar_type();
+    const auto of_weight = weight.has_value() ? weight->scalar_type() : statistics.scalar_type();
+    const auto per_channel = [&](bool wanted) {
+      const auto written = of_weight == dtype ? dtype : statistics.scalar_type();
+      return Backend::empty_strided({wanted ? input.size(1) : 0}, {1}, written, input.device());
+    };
+    const at::Tensor grad_weight = per_channel(output_mask[0]), grad_bias = per_channel(output_mask[1]),
+                     grad_residual = like_input_if(output_mask[2], input);
+    stats::count(stats::backward_calls);
+    const auto if_wanted = [&](int i, const at::Tensor& tensor) { return output_mask[i] ? &tensor : nullptr; };
+    Backend::backward(
+        {grad_output, input, statistics.contiguous(), mask.numel() == 0 ? nullptr : &mask, grad_input,
+         if_wanted(2, grad_residual), if_wanted(0, grad_weight), if_wanted(1, grad_bias),
+         NormShape(input, num_groups, use_input_stats), use_input_stats, negative_slope});
+    const auto as_weight = [&](const at::Tensor& grad) {
+      return grad.scalar_type() == of_weight ? grad : grad.to(of_weight);
+    };
+    return {as_weight(grad_weight), as_weight(grad_bias), grad_residual};
   }
 
   static Forward run_forward(const at::Tensor& given_input, const NormArguments& arguments, bool with_mask) {
@@ -194,6 +242,7 @@ struct NormOps {
   }
 
   static void check_norm_backward(
+      const char* op,
       const at::Tensor& grad_output,
       const at::Tensor& input,
       const at::Tensor& statistics,
@@ -202,7 +251,6 @@ struct NormOps {
       int64_t num_groups,
       bool use_input_stats,
       double negative_slope) {
-    constexpr auto op = "norm_leaky_relu_backward";
     check_floating(input, op, "input");
     check_slope(input.scalar_type(), negative_slope);
     TORCH_CHECK(

@@ -38,6 +38,22 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> norm_leaky_relu_backw
       output_mask);
 }
 
+std::tuple<at::Tensor, at::Tensor, at::Tensor> norm_leaky_relu_backward_(
+    at::Tensor& grad_output,
+    const at::Tensor& input,
+    const at::Tensor& statistics,
+    const std::optional<at::Tensor>& weight,
+    const at::Tensor& mask,
+    int64_t num_groups,
+    bool use_input_stats,
+    double eps,
+    double negative_slope,
+    std::array<bool, 3> output_mask) {
+  return ops::norm_leaky_relu_backward_().redispatch(
+      kComposites, grad_output, input, statistics, weight, mask, num_groups, use_input_stats, eps, negative_slope,
+      output_mask);
+}
+
 } // namespace composite
 
 namespace {
@@ -78,9 +94,10 @@ struct HostBackend {
   }
 
   static void backward(const NormBackward& call) {
+    const bool in_place = call.grad_input == &call.grad_output;
     const auto regions = [&] {
       Regions result{
-          region("grad_output", call.grad_output, true, false), region("input", call.input, true, false),
+          region("grad_output", call.grad_output, true, in_place), region("input", call.input, true, false),
           region("statistics", call.statistics, true, false)};
       result.back().is_optional = true; // some are for other results than those wanted
       if (call.mask != nullptr) {
@@ -91,7 +108,7 @@ struct HostBackend {
           result.push_back(region(name, *tensor, false, true));
         }
       };
-      add("grad_input", call.grad_input);
+      add("grad_input", in_place ? nullptr : call.grad_input);
       add("grad_residual", call.grad_residual);
       add("grad_weight", call.grad_weight);
       add("grad_bias", call.grad_bias);

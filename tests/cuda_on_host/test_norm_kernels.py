@@ -163,3 +163,20 @@ def test_a_launch_that_fails_is_an_error() -> None:
         torch.ops.cuda_on_host.fail_next_launch()
         with pytest.raises(RuntimeError, match="CUDA error: too many resources"):
             output.sum().backward()
+
+
+@pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gradients_in_the_memory_of_the_incoming_one(layout: str, residual: bool) -> None:
+    shape, memory_format = LAYOUTS[layout]
+    given = operands("instance", shape, torch.float32, memory_format, residual)
+    settings = (shape[1], True, 0.1, 1e-5, 0.1)
+    _, statistics, mask = ops.norm_leaky_relu_forward(
+        given.input, given.weight, given.bias, None, None, given.residual, *settings, residual
+    )
+    grad = torch.empty_like(given.input).copy_(randn(*shape, seed=9))
+    rest = (given.input, statistics, given.weight, mask, shape[1], True, 1e-5, 0.1)
+    expected = ops.norm_leaky_relu_backward(grad, *rest, [True] * 4)
+    others = ops.norm_leaky_relu_backward_(grad, *rest, [True] * 3)
+    for actual, wanted in zip((grad, *others), expected, strict=True):
+        assert_same_bits(actual, wanted)
