@@ -162,7 +162,7 @@ void check_bias_leaky_relu(const std::vector<T>& values, int64_t n, double slope
 
 /// norm_leaky_relu, up to roundings: NEON fuses multiplications with additions.
 template <typename T>
-void check_norm(int64_t n, int64_t rows) {
+void check_norm(PerChannel kind, int64_t n, int64_t rows, int64_t rows_of_pair) {
   using opmath = opmath_t<T>;
   std::mt19937_64 random(n);
   std::normal_distribution<double> normal;
@@ -171,14 +171,18 @@ void check_norm(int64_t n, int64_t rows) {
       value = static_cast<std::decay_t<decltype(value)>>(static_cast<float>(normal(random)));
     }
   };
-  const int64_t numel = n * rows;
+  // Rows of one pair lie apart.
+  const bool constant = kind == PerChannel::kConstant;
+  const NormRows all{n, rows, constant && rows_of_pair > 1 ? 2 * n : n, rows_of_pair == 1};
+  const int64_t numel = all.step * rows, pairs = constant ? (rows + rows_of_pair - 1) / rows_of_pair : n;
+  const int64_t places = constant ? rows : n;
   std::vector<T> input(numel), residual(numel), grad_output(numel);
-  std::vector<opmath> mean(n), scale(n), shift(n), along(n), offset(n), rstd(n);
+  std::vector<opmath> mean(places), scale(places), shift(places), along(places), offset(places), rstd(places);
   draw(input), draw(residual), draw(grad_output), draw(mean), draw(scale), draw(shift), draw(along), draw(offset),
       draw(rstd);
   const auto loops_of = [&](const Tier& tier) {
     const auto& loops = std::get<Loops<T>>(tier.loops);
-    return rows == 1 ? loops.norm_of_row : loops.norm_of_columns;
+    return constant ? loops.norm_of_rows : loops.norm_of_columns;
   };
   const double tolerance = sizeof(T) == 2 ? 0.02 : 1e-5;
   const auto require_near = [&](const auto& actual, const auto& expected, const char* what) {
@@ -199,18 +203,17 @@ void check_norm(int64_t n, int64_t rows) {
     std::vector<uint8_t> masks[2];
     for (const int side : {0, 1}) {
       const auto loops = loops_of(side == 0 ? neon_tier() : generic_tier());
-      const int64_t entries = rows == 1 ? 1 : n;
-      moments[side].resize(2 * entries);
-      sums[side].resize(2 * entries);
+      moments[side].resize(2 * pairs);
+      sums[side].resize(2 * pairs);
       outputs[side].assign(numel + 1, T(77.0f));
       gradients[side].assign(numel + 1, T(77.0f));
       residuals[side].assign(numel + 1, T(77.0f));
-      masks[side].assign(mask_bytes(n) * rows + 1, 0xA5);
+      masks[side].assign(all.mask_step() * rows + 1, 0xA5);
       uint8_t* mask = with_residual ? masks[side].data() : nullptr;
-      loops.moments(input.data(), n, rows, moments[side].data());
+      loops.moments(input.data(), all, rows_of_pair, moments[side].data());
       loops.forward(
           {input.data(), with_residual ? residual.data() : nullptr, mean.data(), scale.data(), shift.data(),
-           outputs[side].data(), mask, n, rows},
+           outputs[side].data(), mask, all},
           opmath(0.25), Stores::kCached);
       const NormBackwardRun<T> backward{
           grad_output.data(),
@@ -224,9 +227,8 @@ void check_norm(int64_t n, int64_t rows) {
           with_statistics ? rstd.data() : nullptr,
           gradients[side].data(),
           residuals[side].data(),
-          n,
-          rows};
-      loops.sums(backward, opmath(0.25), sums[side].data());
+          all};
+      loops.sums(backward, opmath(0.25), rows_of_pair, sums[side].data());
       loops.backward(backward, opmath(0.25), Stores::kStreaming);
     }
     require_near(moments[0], moments[1], "moments");
@@ -241,8 +243,10 @@ void check_norm(int64_t n, int64_t rows) {
 template <typename T>
 void check_all() {
   for (const int64_t n : {1, 7, 8, 31, 32, 100, 399, 4000}) {
-    check_norm<T>(n, 1);
-    check_norm<T>(n, 37);
+    check_norm<T>(PerChannel::kConstant, n, 1, 1);
+    check_norm<T>(PerChannel::kConstant, n, 37, 1);
+    check_norm<T>(PerChannel::kConstant, n, 37, 5);
+    check_norm<T>(PerChannel::kArray, n, 37, 1);
   }
   std::mt19937_64 random(0);
   std::vector<T> noise(400);

@@ -15,30 +15,11 @@ namespace leakyrelu_ext {
 namespace {
 
 using cpu::NormLot;
-using cpu::NormWalk;
 using cpu::Stores;
 
 std::unique_ptr<double[]> doubles(int64_t n) {
   return std::unique_ptr<double[]>(new double[n]);
 }
-
-/// The mean of n values, and the sum of their squared distances from it. Merged as in Chan, Golub, LeVeque: Updating
-/// Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979.
-struct Moments {
-  double n = 0, mean = 0, distances = 0;
-
-  void merge(double other_n, double other_mean, double other_distances) {
-    if (n == 0) {
-      *this = {other_n, other_mean, other_distances};
-      return;
-    }
-    const double total = n + other_n, apart = other_mean - mean;
-    // Infinite means have no distance.
-    mean = std::isfinite(apart) ? mean + apart * (other_n / total) : (mean * n + other_mean * other_n) / total;
-    distances += other_distances + apart * apart * (n * other_n / total);
-    n = total;
-  }
-};
 
 /// A parameter's or a running statistic's values in double.
 class PerChannel {
@@ -86,6 +67,40 @@ void write_per_channel(const at::Tensor& to, const Value& value) {
   });
 }
 
+template <typename Each>
+void for_each_entry(const NormShape& shape, int64_t group, const Each& each) {
+  const int64_t entries = shape.channels_per_group();
+  for (const auto entry : c10::irange(group * entries, (group + 1) * entries)) {
+    each(entry);
+  }
+}
+
+/// Mean, scale and shift where loops read them: where they are, or in copies.
+template <typename opmath>
+struct PlacedStatistics {
+  std::unique_ptr<opmath[]> copies;
+  const opmath *mean, *scale, *shift;
+
+  template <class Walk, typename Value>
+  PlacedStatistics(const Walk& walk, const NormStatistics<Value>& statistics)
+      : copies(walk.has_copies() ? new opmath[3 * walk.places()] : nullptr),
+        mean(copies != nullptr ? copies.get() : statistics.mean),
+        scale(copies != nullptr ? mean + walk.places() : statistics.scale),
+        shift(copies != nullptr ? scale + walk.places() : statistics.shift) {}
+
+  template <class Walk, typename Value>
+  void copy(const Walk& walk, const NormStatistics<Value>& statistics, int64_t entry) {
+    if (copies != nullptr) {
+      const int64_t places = walk.places();
+      walk.for_each_place(entry, [&](int64_t place) {
+        copies[place] = statistics.mean[entry];
+        copies[places + place] = statistics.scale[entry];
+        copies[2 * places + place] = statistics.shift[entry];
+      });
+    }
+  }
+};
+
 /// Streaming stores need every row to begin at a multiple of their alignment. All that a call touches counts: what a norm
 /// reads a second time should be in the caches still. (Two tensors of 16 MiB with 32 MiB of cache: a step takes a third
 /// less time.)
@@ -97,26 +112,27 @@ Stores stores_for(const T* out, const NormShape& shape, size_t tensors) {
 }
 
 template <typename T>
-const cpu::NormLoops<T>& loops_for(const NormWalk& walk) {
-  const auto& loops = cpu::active_loops<T>(walk.shape().numel());
-  return walk.kind() == cpu::PerChannel::kConstant ? loops.norm_of_row : loops.norm_of_columns;
+const cpu::NormLoops<T>& loops_for(const NormShape& shape, cpu::PerChannel kind) {
+  const auto& loops = cpu::active_loops<T>(shape.numel());
+  return kind == cpu::PerChannel::kConstant ? loops.norm_of_rows : loops.norm_of_columns;
 }
 
-template <typename T>
+template <typename T, class Walk>
 class Forward {
  public:
   using opmath = opmath_t<T>;
 
   explicit Forward(const NormForward& call)
       : call_(call),
-        walk_(call.shape),
-        loops_(loops_for<T>(walk_)),
+        walk_(call.shape, call.mask != nullptr),
+        loops_(loops_for<T>(call.shape, Walk::kind)),
         slope_(slope_as<T>(call.negative_slope)),
         output_(call.output.mutable_data_ptr<T>()),
         input_(call.input.const_data_ptr<T>()),
         residual_(call.residual == nullptr ? nullptr : call.residual->const_data_ptr<T>()),
         mask_(call.mask == nullptr ? nullptr : call.mask->mutable_data_ptr<uint8_t>()),
         statistics_(call.statistics.mutable_data_ptr<opmath>(), call.shape.sizes()),
+        placed_(walk_, statistics_),
         weight_(call.weight, 1),
         bias_(call.bias, 0),
         stores_(stores_for(output_, call.shape, residual_ == nullptr ? 2 : 3)) {}
@@ -127,16 +143,22 @@ class Forward {
       for (const auto channel : c10::irange(call_.shape.channels)) {
         set(channel, mean[channel], 1 / std::sqrt(variance[channel] + call_.eps));
       }
-      walk_.parallel_over_lots([&](const NormLot& lot) { activate(lot); });
+      const Walk in_order(call_.shape, mask_ != nullptr, /*in_order=*/true);
+      cpu::NormSteps(in_order, call_.shape).over_lots([&](const NormLot& lot) { activate(lot); });
       return;
     }
-    pairs_ = doubles(2 * walk_.pairs());
+    pairs_ = doubles(2 * walk_.moments());
     if (call_.running_mean.has_value()) {
       means_ = doubles(call_.shape.sizes().groups);
       variances_ = doubles(call_.shape.sizes().groups);
     }
-    walk_.parallel_over_units(
-        [&](const NormLot& lot) { loops_.moments(input_ + lot.begin, lot.n, lot.rows, pairs_.get() + 2 * lot.pair); },
+    const auto moments = loops_for<T>(call_.shape, walk_.kind_of_moments()).moments;
+    steps_.over_units(
+        [&](const NormLot& lot) {
+          moments(
+              input_ + lot.begin, walk_.rows_of_moments(lot), walk_.rows_per_moments(),
+              pairs_.get() + 2 * lot.moments);
+        },
         [&](int64_t group) { finish(group); }, [&](const NormLot& lot) { activate(lot); });
     if (call_.running_mean.has_value()) {
       update(*call_.running_mean, means_.get());
@@ -150,34 +172,52 @@ class Forward {
     statistics_.rstd[group] = static_cast<opmath>(rstd);
     const auto rounded = static_cast<opmath>(mean);
     const double rest = std::isfinite(mean) ? mean - static_cast<double>(rounded) : 0;
-    walk_.for_each_entry(group, [&](int64_t entry) {
-      const int64_t channel = entry % call_.shape.channels;
+    int64_t channel = group * call_.shape.channels_per_group() % call_.shape.channels;
+    for_each_entry(call_.shape, group, [&](int64_t entry) {
       const double scale = weight_[channel] * rstd;
       statistics_.mean[entry] = rounded;
       statistics_.scale[entry] = static_cast<opmath>(scale);
       statistics_.shift[entry] = static_cast<opmath>(bias_[channel] - rest * scale);
+      placed_.copy(walk_, statistics_, entry);
+      ++channel;
     });
   }
 
-  void finish(int64_t group) {
-    Moments all;
-    walk_.for_each_entry(group, [&](int64_t entry) {
-      walk_.for_each_pair(entry, [&](int64_t pair, int64_t n) {
-        all.merge(static_cast<double>(n), pairs_[2 * pair], pairs_[2 * pair + 1]);
-      });
+  /// The mean of a group from those of its parts. As a distance from one of them: equal means stay to the bit.
+  double mean_of(int64_t group) const {
+    const auto n = static_cast<double>(call_.shape.elements_per_group());
+    double origin = 0, apart = 0, sum = 0;
+    bool first = true;
+    walk_.for_each_moments(group, [&](int64_t pair, int64_t of_pair) {
+      const double mean = pairs_[2 * pair];
+      origin = first ? mean : origin;
+      first = false;
+      apart += (mean - origin) * static_cast<double>(of_pair);
+      sum += mean * static_cast<double>(of_pair);
     });
-    set(group, all.mean, 1 / std::sqrt(all.distances / all.n + call_.eps));
+    return std::isfinite(apart) ? origin + apart / n : sum / n; // infinite means have no distance
+  }
+
+  void finish(int64_t group) {
+    const auto n = static_cast<double>(call_.shape.elements_per_group());
+    const double mean = mean_of(group);
+    double distances = 0;
+    walk_.for_each_moments(group, [&](int64_t pair, int64_t of_pair) {
+      const double apart = pairs_[2 * pair] - mean;
+      distances += pairs_[2 * pair + 1] + apart * apart * static_cast<double>(of_pair);
+    });
+    set(group, mean, 1 / std::sqrt(distances / n + call_.eps));
     if (means_ != nullptr) {
-      means_[group] = all.mean;
-      variances_[group] = all.distances / (all.n - 1);
+      means_[group] = mean;
+      variances_[group] = distances / (n - 1);
     }
   }
 
   void activate(const NormLot& lot) const {
     loops_.forward(
-        {input_ + lot.begin, residual_ == nullptr ? nullptr : residual_ + lot.begin, statistics_.mean + lot.entry,
-         statistics_.scale + lot.entry, statistics_.shift + lot.entry, output_ + lot.begin,
-         mask_ == nullptr ? nullptr : mask_ + lot.mask_begin, lot.n, lot.rows},
+        {input_ + lot.begin, residual_ == nullptr ? nullptr : residual_ + lot.begin, placed_.mean + lot.place,
+         placed_.scale + lot.place, placed_.shift + lot.place, output_ + lot.begin,
+         mask_ == nullptr ? nullptr : mask_ + lot.mask_begin, lot.rows},
         slope_, stores_);
   }
 
@@ -195,7 +235,8 @@ class Forward {
   }
 
   const NormForward& call_;
-  NormWalk walk_;
+  Walk walk_;
+  cpu::NormSteps<Walk> steps_{walk_, call_.shape};
   const cpu::NormLoops<T>& loops_;
   opmath slope_;
   T* output_;
@@ -203,20 +244,21 @@ class Forward {
   const T* residual_;
   uint8_t* mask_;
   NormStatistics<opmath> statistics_;
+  PlacedStatistics<opmath> placed_;
   PerChannel weight_, bias_;
   Stores stores_;
   std::unique_ptr<double[]> pairs_, means_, variances_;
 };
 
-template <typename T>
+template <typename T, class Walk>
 class Backward {
  public:
   using opmath = opmath_t<T>;
 
   explicit Backward(const NormBackward& call)
       : call_(call),
-        walk_(call.shape),
-        loops_(loops_for<T>(walk_)),
+        walk_(call.shape, call.mask != nullptr),
+        loops_(loops_for<T>(call.shape, Walk::kind)),
         slope_(slope_as<T>(call.negative_slope)),
         grad_input_(call.grad_input == nullptr ? nullptr : call.grad_input->mutable_data_ptr<T>()),
         grad_residual_(call.grad_residual == nullptr ? nullptr : call.grad_residual->mutable_data_ptr<T>()),
@@ -224,23 +266,33 @@ class Backward {
         input_(call.input.const_data_ptr<T>()),
         mask_(call.mask == nullptr ? nullptr : call.mask->const_data_ptr<uint8_t>()),
         statistics_(call.statistics.const_data_ptr<opmath>(), call.shape.sizes()),
-        stores_(grad_input_ == nullptr ? Stores::kCached : stores_for(grad_input_, call.shape, 3)) {}
+        placed_(walk_, statistics_),
+        stores_(grad_input_ == nullptr ? Stores::kCached : stores_for(grad_input_, call.shape, 3)) {
+    if (walk_.has_copies()) {
+      for (const auto entry : c10::irange(call.shape.sizes().entries)) {
+        placed_.copy(walk_, statistics_, entry);
+      }
+    }
+  }
 
   void run() {
     const bool elementwise = grad_input_ != nullptr || grad_residual_ != nullptr;
     const bool with_statistics = call_.use_input_stats && grad_input_ != nullptr;
     if (!with_statistics && call_.grad_weight == nullptr && call_.grad_bias == nullptr) {
-      walk_.parallel_over_lots([&](const NormLot& lot) { write_grads(lot); });
+      const Walk in_order(call_.shape, mask_ != nullptr, /*in_order=*/true);
+      cpu::NormSteps(in_order, call_.shape).over_lots([&](const NormLot& lot) { write_grads(lot); });
       return;
     }
     const int64_t entries = call_.shape.sizes().entries;
-    pairs_ = doubles(2 * walk_.pairs());
+    pairs_ = doubles(2 * walk_.sums());
     sums_ = doubles(2 * entries);
     if (with_statistics) {
-      coefficients_.reset(new opmath[3 * entries]);
+      coefficients_.reset(new opmath[3 * walk_.places()]);
     }
-    walk_.parallel_over_units(
-        [&](const NormLot& lot) { loops_.sums(run_of(lot), slope_, pairs_.get() + 2 * lot.pair); },
+    steps_.over_units(
+        [&](const NormLot& lot) {
+          loops_.sums(run_of(lot), slope_, walk_.rows_per_sums(), pairs_.get() + 2 * lot.sums);
+        },
         [&](int64_t group) { finish(group); },
         [&](const NormLot& lot) {
           if (elementwise) {
@@ -264,21 +316,20 @@ class Backward {
  private:
   cpu::NormBackwardRun<T> run_of(const NormLot& lot) const {
     const auto at = [&](auto* data) { return data == nullptr ? nullptr : data + lot.begin; };
-    const int64_t entries = call_.shape.sizes().entries;
-    const opmath* along = coefficients_ == nullptr ? nullptr : coefficients_.get() + lot.entry;
+    const int64_t places = walk_.places();
+    const opmath* along = coefficients_ == nullptr ? nullptr : coefficients_.get() + lot.place;
     return {
         grad_output_ + lot.begin,
         input_ + lot.begin,
         mask_ == nullptr ? nullptr : mask_ + lot.mask_begin,
-        statistics_.mean + lot.entry,
-        statistics_.scale + lot.entry,
-        statistics_.shift + lot.entry,
+        placed_.mean + lot.place,
+        placed_.scale + lot.place,
+        placed_.shift + lot.place,
         along,
-        along == nullptr ? nullptr : along + entries,
-        along == nullptr ? nullptr : along + 2 * entries,
+        along == nullptr ? nullptr : along + places,
+        along == nullptr ? nullptr : along + 2 * places,
         at(grad_input_),
         at(grad_residual_),
-        lot.n,
         lot.rows};
   }
 
@@ -291,9 +342,9 @@ class Backward {
   /// the others' magnitude: rstd may be 1e30.
   void finish(int64_t group) {
     double of_grads = 0, of_products = 0;
-    walk_.for_each_entry(group, [&](int64_t entry) {
+    for_each_entry(call_.shape, group, [&](int64_t entry) {
       double grads = 0, products = 0;
-      walk_.for_each_pair(entry, [&](int64_t pair, int64_t /*n*/) {
+      walk_.for_each_sums(entry, [&](int64_t pair) {
         grads += pairs_[2 * pair];
         products += pairs_[2 * pair + 1];
       });
@@ -307,11 +358,13 @@ class Backward {
       const opmath rstd = statistics_.rstd[group];
       const auto along = static_cast<opmath>(-static_cast<double>(rstd) * of_products / n);
       const auto offset = static_cast<opmath>(-of_grads / static_cast<double>(rstd) / n);
-      const int64_t entries = call_.shape.sizes().entries;
-      walk_.for_each_entry(group, [&](int64_t entry) {
-        coefficients_[entry] = along;
-        coefficients_[entries + entry] = offset;
-        coefficients_[2 * entries + entry] = rstd;
+      const int64_t places = walk_.places();
+      for_each_entry(call_.shape, group, [&](int64_t entry) {
+        walk_.for_each_place(entry, [&](int64_t place) {
+          coefficients_[place] = along;
+          coefficients_[places + place] = offset;
+          coefficients_[2 * places + place] = rstd;
+        });
       });
     }
   }
@@ -326,7 +379,8 @@ class Backward {
   }
 
   const NormBackward& call_;
-  NormWalk walk_;
+  Walk walk_;
+  cpu::NormSteps<Walk> steps_{walk_, call_.shape};
   const cpu::NormLoops<T>& loops_;
   opmath slope_;
   T* grad_input_;
@@ -335,6 +389,7 @@ class Backward {
   const T* input_;
   const uint8_t* mask_;
   NormStatistics<const opmath> statistics_;
+  PlacedStatistics<opmath> placed_;
   Stores stores_;
   std::unique_ptr<double[]> pairs_, sums_;
   std::unique_ptr<opmath[]> coefficients_;
@@ -347,12 +402,18 @@ struct NormCpu {
 
   static void forward(const NormForward& call) {
     AT_DISPATCH_FLOATING_TYPES_AND2(
-        at::kHalf, at::kBFloat16, call.input.scalar_type(), "norm_leaky_relu", [&] { Forward<scalar_t>(call).run(); });
+        at::kHalf, at::kBFloat16, call.input.scalar_type(), "norm_leaky_relu", [&] {
+          call.shape.channels_innermost ? Forward<scalar_t, cpu::NormColumns>(call).run()
+                                        : Forward<scalar_t, cpu::NormPlanes>(call).run();
+        });
   }
 
   static void backward(const NormBackward& call) {
     AT_DISPATCH_FLOATING_TYPES_AND2(
-        at::kHalf, at::kBFloat16, call.input.scalar_type(), "norm_leaky_relu", [&] { Backward<scalar_t>(call).run(); });
+        at::kHalf, at::kBFloat16, call.input.scalar_type(), "norm_leaky_relu", [&] {
+          call.shape.channels_innermost ? Backward<scalar_t, cpu::NormColumns>(call).run()
+                                        : Backward<scalar_t, cpu::NormPlanes>(call).run();
+        });
   }
 };
 

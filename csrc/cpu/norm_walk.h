@@ -1,183 +1,342 @@
 #pragma once
-// How norm_leaky_relu's work is cut up. Lots are what a loop is called for: part of a row of pixels, with one value per
-// statistic, or some pixels of all channels. Units are lots that share no group with others: a unit's lots can go
-// through all steps while they are in a core's cache. Neither depends on the number of threads, nor do the results.
+// How norm_leaky_relu's work is cut up. Lots are what a loop is called for; units are lots that share no group with
+// others: a unit's lots can go through all steps while they are in a core's cache. Neither depends on the number of
+// threads, nor do the results. NormPlanes: channels are rows of pixels. NormColumns: pixels are rows of channels.
+//
+// Results that loops write for a lot are pairs. Those of moments are numbered by group, those of sums by entry, each
+// with the same number of pairs.
 
 #include <ATen/Parallel.h>
 #include <c10/util/irange.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "../tensor/norm_leaky_relu.h"
 #include "loops/loops.h"
-#include "parallel.h"
 
 namespace leakyrelu_ext::cpu {
 
-/// Consecutive elements: `rows` rows of n. Positions count from the beginning of the tensors.
+/// Rows of memory. Positions count from the beginning of the tensors.
 struct NormLot {
   int64_t begin;
-  int64_t n;
-  int64_t rows;
-  int64_t entry; // of the first element
+  NormRows rows;
+  int64_t place; // of the first row's statistics
   int64_t mask_begin;
-  int64_t pair; // where its results begin; one pair, or one per channel
+  int64_t moments; // where its pairs begin
+  int64_t sums;
 };
 
-class NormWalk {
+// In elements. Results of few lots are many pairs; those of large ones leave the caches before they are read again.
+constexpr int64_t kLotElements = 8192;
+
+class NormPlanes {
  public:
-  explicit NormWalk(const NormShape& shape) : shape_(shape), batch_(shape.over_batch()) {
-    if (shape.channels_innermost) {
-      // Over the batch samples do not matter: pixels of all in one row.
-      stretches_ = batch_ ? 1 : shape.samples;
-      stretch_ = batch_ ? shape.samples * shape.pixels : shape.pixels;
-      lot_ = std::max(kFewestPixels, kLotElements / shape.channels);
-    } else {
-      stretches_ = shape.samples * shape.channels;
-      stretch_ = shape.pixels;
-      lot_ = kLotElements;
-    }
-    lots_per_stretch_ = at::divup(stretch_, lot_);
-  }
+  static constexpr PerChannel kind = PerChannel::kConstant;
 
-  const NormShape& shape() const {
-    return shape_;
-  }
-  PerChannel kind() const {
-    return shape_.channels_innermost ? PerChannel::kArray : PerChannel::kConstant;
-  }
-  int64_t lots() const {
-    return stretches_ * lots_per_stretch_;
-  }
-  int64_t pairs() const {
-    return lots() * (shape_.channels_innermost ? shape_.channels : 1);
-  }
-
-  NormLot lot(int64_t number) const {
-    const bool whole = lots_per_stretch_ == 1; // spares short rows the divisions
-    const int64_t stretch = whole ? number : number / lots_per_stretch_;
-    const int64_t begin = whole ? 0 : number % lots_per_stretch_ * lot_;
-    const int64_t n = std::min(lot_, stretch_ - begin);
-    if (shape_.channels_innermost) {
-      const int64_t pixel = stretch * stretch_ + begin, channels = shape_.channels;
-      return {pixel * channels, channels, n, batch_ ? 0 : stretch * channels, pixel * mask_bytes(channels),
-              number * channels};
-    }
-    return {
-        stretch * stretch_ + begin,
-        n,
-        1,
-        batch_ ? stretch % shape_.channels : stretch,
-        stretch * mask_bytes(stretch_) + begin / kMaskBits,
-        number};
+  /// in_order: for one pass over all elements. Then a sample's rows lie in a unit, those of a channel do not.
+  NormPlanes(const NormShape& shape, bool /*with_mask*/, bool in_order = false)
+      : channels_(shape.channels),
+        pixels_(shape.pixels),
+        of_channels_(in_order && shape.over_batch()),
+        over_batch_(!in_order && shape.over_batch()),
+        rows_of_group_(of_channels_ ? channels_ : over_batch_ ? shape.samples : shape.channels_per_group()),
+        groups_(of_channels_ ? shape.samples : shape.sizes().groups),
+        lots_of_row_(at::divup(pixels_, kLotElements)) {
+    const int64_t fitting = std::max<int64_t>(1, kLotElements / pixels_);
+    rows_of_lot_ = std::min(rows_of_group_, fitting);
+    lots_of_group_ = at::divup(rows_of_group_, rows_of_lot_) * lots_of_row_;
+    // Small groups that lie one after the other share a unit, and a lot.
+    groups_of_unit_ = of_channels_ || over_batch_ || lots_of_group_ > 1 ? 1 : std::max<int64_t>(1, fitting / rows_of_group_ / 2);
   }
 
   int64_t units() const {
-    return shape_.channels_innermost ? stretches_ : shape_.sizes().groups;
+    return at::divup(groups_, groups_of_unit_);
+  }
+  int64_t lots_of_unit() const {
+    return lots_of_group_;
+  }
+
+  NormLot lot(int64_t number) const {
+    const bool whole = lots_of_group_ == 1; // spares small groups the divisions
+    const int64_t unit = whole ? number : number / lots_of_group_, j = whole ? 0 : number % lots_of_group_;
+    const int64_t part = whole ? 0 : j % lots_of_row_;
+    const int64_t first = whole ? 0 : j / lots_of_row_ * rows_of_lot_; // of the unit's rows
+    const int64_t rows = groups_of_unit_ == 1
+        ? std::min(rows_of_lot_, rows_of_group_ - first)
+        : std::min(groups_of_unit_, groups_ - unit * groups_of_unit_) * rows_of_group_;
+    const int64_t row = over_batch_ ? first * channels_ + unit : unit * groups_of_unit_ * rows_of_group_ + first;
+    const int64_t entry = over_batch_ ? unit : of_channels_ ? first : row; // of the first row
+    return {
+        row * pixels_ + part * kLotElements,
+        {std::min(kLotElements, pixels_ - part * kLotElements), rows, over_batch_ ? channels_ * pixels_ : pixels_,
+         over_batch_ ? 0 : 1},
+        entry,
+        row * mask_bytes(pixels_) + part * (kLotElements / kMaskBits),
+        unit * groups_of_unit_ * lots_of_group_ + j,
+        over_batch_ ? number : entry * lots_of_row_ + part};
+  }
+
+  /// What moments are taken of, and how many of its rows become one pair.
+  PerChannel kind_of_moments() const {
+    return kind;
+  }
+  NormRows rows_of_moments(const NormLot& lot) const {
+    return lot.rows;
+  }
+  int64_t rows_per_moments() const {
+    return rows_of_lot_;
+  }
+  int64_t rows_per_sums() const {
+    return over_batch_ ? rows_of_lot_ : 1;
+  }
+  int64_t moments() const {
+    return groups_ * lots_of_group_;
+  }
+  int64_t sums() const {
+    return over_batch_ ? moments() : groups_ * rows_of_group_ * lots_of_row_;
+  }
+
+  /// Calls each(pair, elements) for all moments of a group, in one order.
+  template <typename Each>
+  void for_each_moments(int64_t group, const Each& each) const {
+    for (const auto j : c10::irange(lots_of_group_)) {
+      const int64_t rows = std::min(rows_of_lot_, rows_of_group_ - j / lots_of_row_ * rows_of_lot_);
+      each(group * lots_of_group_ + j, rows * std::min(kLotElements, pixels_ - j % lots_of_row_ * kLotElements));
+    }
   }
 
   template <typename Each>
-  void for_each_lot(int64_t unit, const Each& each) const {
-    if (batch_ && !shape_.channels_innermost) {
-      for (const auto sample : c10::irange(shape_.samples)) {
-        for_lots_of_stretches(sample * shape_.channels + unit, 1, each);
-      }
-    } else {
-      const int64_t stretches = stretches_ / units();
-      for_lots_of_stretches(unit * stretches, stretches, each);
+  void for_each_sums(int64_t entry, const Each& each) const {
+    const int64_t pairs = over_batch_ ? lots_of_group_ : lots_of_row_;
+    for (const auto j : c10::irange(pairs)) {
+      each(entry * pairs + j);
     }
   }
 
+  int64_t groups_of_unit() const {
+    return groups_of_unit_;
+  }
+
+  /// Where an entry's statistics stand in the arrays that loops read.
   template <typename Each>
-  void for_each_group(int64_t unit, const Each& each) const {
-    const int64_t groups = shape_.sizes().groups / units();
-    for (const auto group : c10::irange(unit * groups, (unit + 1) * groups)) {
-      each(group);
-    }
+  void for_each_place(int64_t entry, const Each& each) const {
+    each(entry);
   }
-
-  template <typename Each>
-  void for_each_entry(int64_t group, const Each& each) const {
-    const int64_t entries = shape_.channels_per_group();
-    for (const auto entry : c10::irange(group * entries, (group + 1) * entries)) {
-      each(entry);
-    }
+  bool has_copies() const {
+    return false;
   }
-
-  /// Calls each(pair, elements) for all pairs of an entry, in one order.
-  template <typename Each>
-  void for_each_pair(int64_t entry, const Each& each) const {
-    const bool columns = shape_.channels_innermost;
-    const int64_t step = columns ? shape_.channels : 1, channel = columns ? entry % shape_.channels : 0;
-    const auto of_stretch = [&](int64_t stretch) {
-      for (const auto k : c10::irange(lots_per_stretch_)) {
-        each((stretch * lots_per_stretch_ + k) * step + channel, std::min(lot_, stretch_ - k * lot_));
-      }
-    };
-    if (!batch_) {
-      of_stretch(columns ? entry / shape_.channels : entry);
-    } else if (columns) {
-      of_stretch(0);
-    } else {
-      for (const auto sample : c10::irange(shape_.samples)) {
-        of_stretch(sample * shape_.channels + entry);
-      }
-    }
-  }
-
-  /// Runs step(lot) for all lots, in parallel.
-  template <typename Step>
-  void parallel_over_lots(const Step& step) const {
-    parallel(lots(), [&](int64_t number) { step(lot(number)); });
-  }
-
-  /// Runs before(lot) for all lots, between(group) for all groups, and then after(lot) for all lots, in parallel.
-  template <typename Before, typename Between, typename After>
-  void parallel_over_units(const Before& before, const Between& between, const After& after) const {
-    if (units() >= kUnitsPerThread * at::get_num_threads() || units() % at::get_num_threads() == 0) {
-      parallel(units(), [&](int64_t unit) {
-        for_each_lot(unit, before);
-        for_each_group(unit, between);
-        for_each_lot(unit, after);
-      });
-    } else {
-      parallel_over_lots(before);
-      parallel(shape_.sizes().groups, between);
-      parallel_over_lots(after);
-    }
+  int64_t places() const {
+    return over_batch_ ? channels_ : groups_ * rows_of_group_;
   }
 
  private:
-  // In elements. Results of few lots are many pairs; those of large ones leave the caches before they are read again.
-  static constexpr int64_t kLotElements = 8192;
-  static constexpr int64_t kFewestPixels = 64;
-  static constexpr int64_t kUnitsPerThread = 8;
+  int64_t channels_;
+  int64_t pixels_;
+  bool of_channels_; // statistics are per channel, groups are samples
+  bool over_batch_;
+  int64_t rows_of_group_;
+  int64_t groups_;
+  int64_t lots_of_row_;
+  int64_t rows_of_lot_;
+  int64_t lots_of_group_;
+  int64_t groups_of_unit_;
+};
+
+/// Of few channels, a row is several pixels, with a copy of the statistics for each: rows should fill registers.
+class NormColumns {
+ public:
+  static constexpr PerChannel kind = PerChannel::kArray;
+
+  /// Over the batch samples do not matter: pixels of all are one stretch of rows.
+  NormColumns(const NormShape& shape, bool with_mask, bool /*in_order*/ = false)
+      : channels_(shape.channels),
+        over_batch_(shape.over_batch()),
+        stretches_(over_batch_ ? 1 : shape.samples),
+        pixels_(over_batch_ ? shape.samples * shape.pixels : shape.pixels),
+        groups_of_unit_(shape.sizes().groups / stretches_),
+        groups_in_a_row_(!over_batch_ && pixels_ == 1),
+        copies_(groups_in_a_row_ || (with_mask && channels_ % kMaskBits != 0) ? 1 : copies_for(channels_)),
+        // Moments of a lot are merged one by one.
+        rows_of_lot_(std::max(kFewestRows, (copies_ > 1 ? 4 : 1) * kLotElements / (copies_ * channels_))),
+        whole_lots_(at::divup(pixels_ / copies_, rows_of_lot_)),
+        lots_of_stretch_(whole_lots_ + (pixels_ % copies_ != 0 ? 1 : 0)) {}
+
+  int64_t units() const {
+    return stretches_;
+  }
+  int64_t lots_of_unit() const {
+    return lots_of_stretch_;
+  }
+
+  NormLot lot(int64_t number) const {
+    const int64_t stretch = number / lots_of_stretch_, j = number % lots_of_stretch_;
+    const bool rest = j == whole_lots_; // less than a row
+    const int64_t pixel = stretch * pixels_ + (rest ? pixels_ / copies_ : j * rows_of_lot_) * copies_;
+    const int64_t n = (rest ? pixels_ % copies_ : copies_) * channels_;
+    return {pixel * channels_,
+            {n, rows_of(j), n, 0},
+            stretch * copies_ * channels_,
+            pixel * mask_bytes(channels_),
+            number * (groups_in_a_row_ ? groups_of_unit_ : copies_ * channels_),
+            number * copies_ * channels_};
+  }
+
+  PerChannel kind_of_moments() const {
+    return groups_in_a_row_ ? PerChannel::kConstant : kind;
+  }
+  NormRows rows_of_moments(const NormLot& lot) const {
+    const int64_t entries = channels_ / groups_of_unit_;
+    return groups_in_a_row_ ? NormRows{entries, groups_of_unit_, entries, 1} : lot.rows;
+  }
+  int64_t rows_per_moments() const {
+    return 1;
+  }
+  int64_t rows_per_sums() const {
+    return 1;
+  }
+  int64_t moments() const {
+    return groups_in_a_row_ ? stretches_ * groups_of_unit_ : sums();
+  }
+  int64_t sums() const {
+    return stretches_ * lots_of_stretch_ * copies_ * channels_;
+  }
 
   template <typename Each>
-  void for_lots_of_stretches(int64_t first, int64_t stretches, const Each& each) const {
-    for (const auto number : c10::irange(first * lots_per_stretch_, (first + stretches) * lots_per_stretch_)) {
-      each(lot(number));
+  void for_each_moments(int64_t group, const Each& each) const {
+    const int64_t entries = channels_ / groups_of_unit_;
+    if (groups_in_a_row_) {
+      each(group, entries);
+      return;
+    }
+    for (const auto entry : c10::irange(group * entries, (group + 1) * entries)) {
+      for_each_pair(entry, each);
     }
   }
 
-  /// Calls step(i) for [0, count), which together are all elements.
+  template <typename Each>
+  void for_each_sums(int64_t entry, const Each& each) const {
+    for_each_pair(entry, [&](int64_t pair, int64_t /*rows*/) { each(pair); });
+  }
+
+  int64_t groups_of_unit() const {
+    return groups_of_unit_;
+  }
+
+  template <typename Each>
+  void for_each_place(int64_t entry, const Each& each) const {
+    for (const auto copy : c10::irange(copies_)) {
+      each((entry / channels_ * copies_ + copy) * channels_ + entry % channels_);
+    }
+  }
+  bool has_copies() const {
+    return copies_ > 1;
+  }
+  int64_t places() const {
+    return stretches_ * copies_ * channels_;
+  }
+
+ private:
+  static constexpr int64_t kFewestRows = 64;
+  static constexpr int64_t kWidest = 32; // elements in a register
+  static constexpr int64_t kLongest = 256;
+
+  /// So many that rows are whole registers; if they would get long, at least several.
+  static int64_t copies_for(int64_t channels) {
+    const int64_t whole = kWidest / std::gcd(channels, kWidest);
+    return whole * channels <= kLongest ? whole : channels < kWidest ? kLongest / channels : 1;
+  }
+
+  int64_t rows_of(int64_t lot) const {
+    return lot == whole_lots_ ? 1 : std::min(rows_of_lot_, pixels_ / copies_ - lot * rows_of_lot_);
+  }
+
+  template <typename Each>
+  void for_each_pair(int64_t entry, const Each& each) const {
+    const int64_t stretch = entry / channels_, channel = entry % channels_;
+    for (const auto lot : c10::irange(lots_of_stretch_)) {
+      const int64_t copies = lot == whole_lots_ ? pixels_ % copies_ : copies_;
+      for (const auto copy : c10::irange(copies)) {
+        each(((stretch * lots_of_stretch_ + lot) * copies_ + copy) * channels_ + channel, rows_of(lot));
+      }
+    }
+  }
+
+  int64_t channels_;
+  bool over_batch_;
+  int64_t stretches_; // runs of memory that lots do not cross
+  int64_t pixels_;    // of a stretch
+  int64_t groups_of_unit_;
+  bool groups_in_a_row_; // each is consecutive in memory
+  int64_t copies_; // pixels in a row
+  int64_t rows_of_lot_;
+  int64_t whole_lots_; // of whole rows
+  int64_t lots_of_stretch_;
+};
+
+template <class Walk>
+class NormSteps {
+ public:
+  NormSteps(const Walk& walk, const NormShape& shape) : walk_(walk), shape_(shape) {}
+
+  /// Runs step(lot) for all lots, in parallel.
   template <typename Step>
-  void parallel(int64_t count, const Step& step) const {
-    const int64_t grain = std::max<int64_t>(1, kGrainElements * count / std::max<int64_t>(shape_.numel(), 1));
-    at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) {
+  void over_lots(const Step& step, bool backwards = false) const {
+    parallel(walk_.units() * walk_.lots_of_unit(), [&](int64_t begin, int64_t end) {
       for (const auto i : c10::irange(begin, end)) {
-        step(i);
+        step(walk_.lot(backwards ? begin + end - 1 - i : i));
       }
     });
   }
-  static constexpr int64_t kGrainElements = 16384;
 
-  NormShape shape_;
-  bool batch_;
-  int64_t stretches_; // runs of memory that lots do not cross
-  int64_t stretch_;   // their size in elements, or in pixels of all channels
-  int64_t lot_;       // the same of a lot
-  int64_t lots_per_stretch_;
+  /// Runs before(lot) for all lots, between(group) for all groups, and then after(lot) for all lots: the last ones first,
+  /// which the caches still hold.
+  template <typename Before, typename Between, typename After>
+  void over_units(const Before& before, const Between& between, const After& after) const {
+    const int64_t units = walk_.units(), groups = shape_.sizes().groups, threads = at::get_num_threads();
+    if (units < kUnitsPerThread * threads && units % threads != 0) {
+      over_lots(before);
+      parallel(groups, [&](int64_t begin, int64_t end) {
+        for (const auto group : c10::irange(begin, end)) {
+          between(group);
+        }
+      });
+      over_lots(after, /*backwards=*/true);
+      return;
+    }
+    // Small units go through each step together: then they do not wait for one another's divisions and roots.
+    const int64_t lots = walk_.lots_of_unit(), of_unit = walk_.groups_of_unit();
+    const int64_t together = std::max<int64_t>(1, kLotElements * units / shape_.numel());
+    parallel(units, [&](int64_t begin, int64_t end) {
+      for (int64_t first = begin; first < end; first += together) {
+        const int64_t last = std::min(end, first + together);
+        for (const auto number : c10::irange(first * lots, last * lots)) {
+          before(walk_.lot(number));
+        }
+        for (const auto group : c10::irange(first * of_unit, std::min(groups, last * of_unit))) {
+          between(group);
+        }
+        for (int64_t number = last * lots - 1; number >= first * lots; --number) {
+          after(walk_.lot(number));
+        }
+      }
+    });
+  }
+
+ private:
+  static constexpr int64_t kUnitsPerThread = 8;
+  static constexpr int64_t kGrainElements = 16384;
+  static constexpr int64_t kRowElements = 64; // take as long as what a channel of a sample takes besides
+
+  /// Calls step(begin, end) for parts of [0, count), which together are all elements.
+  template <typename Step>
+  void parallel(int64_t count, const Step& step) const {
+    const int64_t cost = shape_.numel() + kRowElements * shape_.samples * shape_.channels;
+    at::parallel_for(0, count, std::max<int64_t>(1, kGrainElements * count / cost), step);
+  }
+
+  const Walk& walk_;
+  const NormShape& shape_;
 };
 
 } // namespace leakyrelu_ext::cpu

@@ -67,6 +67,28 @@ def test_errors(kind, dtype, layout, residual, training):
         assert found["input"].stride() == given.input.stride()
 
 
+@pytest.mark.native
+@pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF_DTYPES])
+def test_rows_end_anywhere_in_a_register(dtype, residual):
+    """With given statistics, an element's results do not depend on where it lies in memory."""
+    for channels in range(2, 67, 3 if EMULATED else 1):
+        given = operands("batch", (2, channels, 1, 70 - channels), dtype, "channels_last", residual)
+        grad_output = randn(*given.input.shape, dtype=dtype, seed=9)
+        found, expected = (results(ours, "batch", g, grad_output, training=False) for g in (given, contiguous(given)))
+        for name in ("output", "input", *["residual"] * residual):
+            assert_same_bits(found[name].contiguous(), expected[name])
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF_DTYPES])
+@pytest.mark.parametrize("kind", KINDS)
+def test_channels_around_the_width_of_registers(kind, dtype, residual):
+    for channels in (6, 8, 14, 18, 24, 30, 34, 48, 62):
+        assert_as_exact_as_pytorch(kind, operands(kind, (2, channels, 9, 5), dtype, "channels_last", residual))
+
+
 @pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
 @pytest.mark.parametrize("layout", MEMORY_FORMATS)
 @pytest.mark.parametrize("kind", KINDS)

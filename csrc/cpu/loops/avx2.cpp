@@ -87,9 +87,6 @@ struct FloatLanes {
   static Register multiply_add(Register a, Register b, Register c) {
     return _mm256_fmadd_ps(a, b, c);
   }
-  static float multiply_add_one(float a, float b, float c) {
-    return __builtin_fmaf(a, b, c);
-  }
   static Predicate above(Register r, float bound) {
     return _mm256_cmp_ps(r, _mm256_set1_ps(bound), _CMP_GT_OQ);
   }
@@ -316,9 +313,6 @@ struct DoubleLanes {
   }
   static Register multiply_add(Register a, Register b, Register c) {
     return {_mm256_fmadd_pd(a.low, b.low, c.low), _mm256_fmadd_pd(a.high, b.high, c.high)};
-  }
-  static double multiply_add_one(double a, double b, double c) {
-    return __builtin_fma(a, b, c);
   }
   static Predicate above(Register r, double bound) {
     const __m256d limit = _mm256_set1_pd(bound);

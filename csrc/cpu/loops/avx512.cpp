@@ -38,6 +38,12 @@ struct WideHalfLanes : FloatLanes {
   static void stream(c10::Half* to, Register r) {
     HalfBits::stream(to, _mm512_cvtps_ph(r, _MM_FROUND_TO_NEAREST_INT));
   }
+  static Register load_first(const c10::Half* from, int64_t n) {
+    return _mm512_cvtph_ps(HalfBits::load_first(from, n));
+  }
+  static void store_first(c10::Half* to, Register r, int64_t n) {
+    HalfBits::store_first(to, _mm512_cvtps_ph(r, _MM_FROUND_TO_NEAREST_INT), n);
+  }
 };
 
 /// Elements are kept as in memory; only scaled values are computed, in a register twice as wide.
@@ -135,11 +141,17 @@ struct DoubleLanes {
   static Register multiply_add(Register a, Register b, Register c) {
     return _mm512_fmadd_pd(a, b, c);
   }
-  static double multiply_add_one(double a, double b, double c) {
-    return __builtin_fma(a, b, c);
-  }
   static Predicate above(Register r, double bound) {
     return _mm512_cmp_pd_mask(r, _mm512_set1_pd(bound), _CMP_GT_OQ);
+  }
+  static Register load_first(const double* from, int64_t n) {
+    return _mm512_maskz_loadu_pd(first_bits<__mmask8>(n), from);
+  }
+  static void store_first(double* to, Register r, int64_t n) {
+    _mm512_mask_storeu_pd(to, first_bits<__mmask8>(n), r);
+  }
+  static Register load_opmath_first(const double* from, int64_t n) {
+    return load_first(from, n);
   }
 
   using Wide = Register;

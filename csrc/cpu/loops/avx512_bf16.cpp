@@ -171,11 +171,21 @@ struct NativeWideBFloat16Lanes {
   static Register multiply_add(const Register& a, const Register& b, const Register& c) {
     return {_mm512_fmadd_ps(a.low, b.low, c.low), _mm512_fmadd_ps(a.high, b.high, c.high)};
   }
-  static float multiply_add_one(float a, float b, float c) {
-    return FloatLanes::multiply_add_one(a, b, c);
-  }
   static Predicate above(const Register& r, float bound) {
     return {FloatLanes::above(r.low, bound), FloatLanes::above(r.high, bound)};
+  }
+  static Register load_first(const c10::BFloat16* from, int64_t n) {
+    const auto [low, high] = spread(_mm512_maskz_loadu_epi16(first_bits<__mmask32>(n), from));
+    return {low, high};
+  }
+  static void store_first(c10::BFloat16* to, const Register& r, int64_t n) {
+    _mm512_mask_storeu_epi16(to, first_bits<__mmask32>(n), round(r));
+  }
+  static Register load_opmath_first(const float* from, int64_t n) {
+    const auto mask = first_bits<__mmask32>(n);
+    return {
+        _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from),
+        _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> 16), from + 16)};
   }
 
   struct Wide {

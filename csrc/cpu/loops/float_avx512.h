@@ -4,6 +4,11 @@
 namespace leakyrelu_ext::cpu {
 namespace {
 
+template <typename Mask>
+Mask first_bits(int64_t n) {
+  return static_cast<Mask>((uint64_t(1) << n) - 1);
+}
+
 /// 16 elements of a 16-bit dtype as they are in memory.
 struct HalfBits {
   static __m256i load(const void* from) {
@@ -14,6 +19,12 @@ struct HalfBits {
   }
   static void stream(void* to, __m256i r) {
     _mm256_stream_si256(static_cast<__m256i*>(to), r);
+  }
+  static __m256i load_first(const void* from, int64_t n) {
+    return _mm256_maskz_loadu_epi16(first_bits<__mmask16>(n), from);
+  }
+  static void store_first(void* to, __m256i r, int64_t n) {
+    _mm256_mask_storeu_epi16(to, first_bits<__mmask16>(n), r);
   }
 };
 
@@ -85,11 +96,17 @@ struct FloatLanes {
   static Register multiply_add(Register a, Register b, Register c) {
     return _mm512_fmadd_ps(a, b, c);
   }
-  static float multiply_add_one(float a, float b, float c) {
-    return __builtin_fmaf(a, b, c);
-  }
   static Predicate above(Register r, float bound) {
     return _mm512_cmp_ps_mask(r, _mm512_set1_ps(bound), _CMP_GT_OQ);
+  }
+  static Register load_first(const float* from, int64_t n) {
+    return _mm512_maskz_loadu_ps(first_bits<__mmask16>(n), from);
+  }
+  static void store_first(float* to, Register r, int64_t n) {
+    _mm512_mask_storeu_ps(to, first_bits<__mmask16>(n), r);
+  }
+  static Register load_opmath_first(const float* from, int64_t n) {
+    return load_first(from, n);
   }
 
   struct Wide {
@@ -123,14 +140,23 @@ struct WideBFloat16Lanes : FloatLanes {
     return _mm512_cvtepi32_epi16(
         _mm512_srli_epi32(_mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc00000)), 16));
   }
+  static Register spread(__m256i r) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(r), 16));
+  }
   static Register load(const c10::BFloat16* from) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(HalfBits::load(from)), 16));
+    return spread(HalfBits::load(from));
   }
   static void store(c10::BFloat16* to, Register r) {
     HalfBits::store(to, round(r));
   }
   static void stream(c10::BFloat16* to, Register r) {
     HalfBits::stream(to, round(r));
+  }
+  static Register load_first(const c10::BFloat16* from, int64_t n) {
+    return spread(HalfBits::load_first(from, n));
+  }
+  static void store_first(c10::BFloat16* to, Register r, int64_t n) {
+    HalfBits::store_first(to, round(r), n);
   }
 };
 

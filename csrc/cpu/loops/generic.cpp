@@ -138,10 +138,6 @@ struct GenericLanes {
     return each([&](int64_t j) { return a.value[j] * b.value[j] + c.value[j]; });
   }
 
-  static opmath multiply_add_one(opmath a, opmath b, opmath c) {
-    return a * b + c;
-  }
-
   static Predicate above(const Register& r, opmath bound) {
     Predicate p;
     for (int64_t j = 0; j < width; ++j) {

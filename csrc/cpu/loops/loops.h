@@ -77,7 +77,7 @@ struct Loops {
   /// Indices: the kind of sums, whether elements may have been clamped or dropped.
   BiasLeakyReLUBackwardLoop<T> bias_leaky_relu_backward[kPerChannelKinds][2];
   /// Where statistics are one value for a row, and where each element of a row has its own.
-  NormLoops<T> norm_of_row, norm_of_columns;
+  NormLoops<T> norm_of_rows, norm_of_columns;
   opmath_t<T> (*sum)(const opmath_t<T>* values, int64_t n);
   /// Sets the bits of the elements that dropout keeps, for `spans` spans of kDropoutSpan elements from `first_span` on.
   void (*keep)(uint64_t seed, int64_t first_span, int64_t spans, uint32_t largest_kept, uint8_t* bits);

@@ -95,9 +95,6 @@ struct FloatLanes : EightLanes<FloatLanes, float> {
   static Register multiply_add(const Register& a, const Register& b, const Register& c) {
     return {vfmaq_f32(c.low, a.low, b.low), vfmaq_f32(c.high, a.high, b.high)};
   }
-  static float multiply_add_one(float a, float b, float c) {
-    return __builtin_fmaf(a, b, c);
-  }
   static Predicate above(const Register& r, float bound) {
     const float32x4_t limit = vdupq_n_f32(bound);
     return {vcgtq_f32(r.low, limit), vcgtq_f32(r.high, limit)};
@@ -297,9 +294,6 @@ struct DoubleLanes : EightLanes<DoubleLanes, double> {
   }
   static Register multiply_add(const Register& a, const Register& b, const Register& c) {
     return each([&](int j) { return vfmaq_f64(c.value[j], a.value[j], b.value[j]); });
-  }
-  static double multiply_add_one(double a, double b, double c) {
-    return __builtin_fma(a, b, c);
   }
   static Predicate above(const Register& r, double bound) {
     const float64x2_t limit = vdupq_n_f64(bound);

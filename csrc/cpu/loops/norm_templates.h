@@ -1,7 +1,8 @@
 // norm_leaky_relu's loops of one tier; see templates.h. WideLanes have more for them:
-//   subtract; multiply_add(a, b, c): a * b + c, multiply_add_one: the same of three opmath values, bit for bit;
-//   above(Register, bound) -> Predicate;
+//   subtract; multiply_add(a, b, c): a * b + c; above(Register, bound) -> Predicate;
 //   Wide: as many doubles; widen(Register), add_to(Wide&, Wide), wide_sum(Wide) -> double, store_wide(double*, Wide)
+
+#include "parts.h"
 
 namespace leakyrelu_ext::cpu {
 namespace {
@@ -14,80 +15,112 @@ opmath finite_or_zero(opmath value) {
 /// Sums in opmath of at most so many values become sums in double, so their roundings stay below a result's own.
 constexpr int64_t kOpmathSums = 16;
 
-/// A sum and one beside it (of squares, or of products), in opmath and then in double.
+/// A sum in opmath, and one beside it (of squares, or of products).
 template <class Lanes>
 struct PairOfSums {
-  using Register = typename Lanes::Register;
-  Register sum, other;
-  typename Lanes::Wide wide_sum{}, wide_other{};
+  typename Lanes::Register sum, other;
 
   // Written out: the compiler would generate it without this tier's instructions.
   PairOfSums() : sum(Lanes::broadcast(0)), other(sum) {}
+};
 
-  void widen() {
-    Lanes::add_to(wide_sum, Lanes::widen(sum));
-    Lanes::add_to(wide_other, Lanes::widen(other));
-    sum = other = Lanes::broadcast(0);
+/// The same in double.
+template <class Lanes>
+struct WidePair {
+  typename Lanes::Wide sum, other;
+
+  WidePair() : sum(Lanes::widen(Lanes::broadcast(0))), other(sum) {}
+
+  /// Leaves 0 behind. Inlined always: sums stay in registers.
+  C10_ALWAYS_INLINE void take(PairOfSums<Lanes>& pair) {
+    Lanes::add_to(sum, Lanes::widen(pair.sum));
+    Lanes::add_to(other, Lanes::widen(pair.other));
+    pair = PairOfSums<Lanes>();
   }
 };
 
-/// Calls step(register's number, sums) for `count` registers, which it spreads over four pairs: additions wait for the one
-/// before. Returns the pairs' total.
+/// Calls step(row, first element, part, sums) for the parts of rows of n, which it spreads over four pairs: additions wait
+/// for the one before. Writes the pairs' totals.
 template <class Lanes, typename Step>
-PairOfSums<Lanes> sums_over(int64_t count, const Step& step) {
+void sums_over(int64_t n, int64_t rows, double* totals, const Step& step) {
+  constexpr int64_t width = Lanes::width, together = kSums * width;
+  const Whole<Lanes> whole;
   PairOfSums<Lanes> pairs[kSums];
-  const bool few = count <= kSums * kOpmathSums; // a short row: most of its time would go to double
-  int64_t i = 0;
-  while (i + kSums <= count) {
-    const int64_t end = std::min(count - kSums, i + kOpmathSums * kSums - 1);
-    for (; i <= end; i += kSums) {
+  WidePair<Lanes> wide;
+  int64_t room = kOpmathSums; // additions to each pair until they go to double
+  const auto make_room = [&] {
+    if (room == 0) {
 #pragma GCC unroll 4
       for (int k = 0; k < kSums; ++k) {
-        step(i + k, pairs[k]);
+        wide.take(pairs[k]);
+      }
+      room = kOpmathSums;
+    }
+  };
+  for (int64_t row = 0; row < rows; ++row) {
+    int64_t i = 0;
+    while (i + together <= n) {
+      make_room();
+      const int64_t additions = std::min(room, (n - i) / together);
+      room -= additions;
+      for (const int64_t end = i + additions * together; i < end; i += together) {
+#pragma GCC unroll 4
+        for (int k = 0; k < kSums; ++k) {
+          step(row, i + k * width, whole, pairs[k]);
+        }
       }
     }
-    if (!few) {
-      for (auto& pair : pairs) {
-        pair.widen();
-      }
+    if (i == n) {
+      continue;
+    }
+    make_room();
+    --room;
+    if (i + width <= n) {
+      step(row, i, whole, pairs[0]);
+      i += width;
+    }
+    if (i + width <= n) {
+      step(row, i, whole, pairs[1]);
+      i += width;
+    }
+    if (i + width <= n) {
+      step(row, i, whole, pairs[2]);
+      i += width;
+    }
+    if (i < n) {
+      step(row, i, First<Lanes>{n - i}, pairs[3]);
     }
   }
-  for (; i < count; ++i) {
-    step(i, pairs[0]);
-  }
-  if (few) {
-    for (int k = 1; k < kSums; ++k) {
-      pairs[0].sum = Lanes::add(pairs[0].sum, pairs[k].sum);
-      pairs[0].other = Lanes::add(pairs[0].other, pairs[k].other);
-    }
-    pairs[0].widen();
-    return pairs[0];
-  }
-  pairs[0].widen();
+#pragma GCC unroll 3
   for (int k = 1; k < kSums; ++k) {
-    Lanes::add_to(pairs[0].wide_sum, pairs[k].wide_sum);
-    Lanes::add_to(pairs[0].wide_other, pairs[k].wide_other);
+    pairs[0].sum = Lanes::add(pairs[0].sum, pairs[k].sum);
+    pairs[0].other = Lanes::add(pairs[0].other, pairs[k].other);
   }
-  return pairs[0];
+  wide.take(pairs[0]);
+  totals[0] = Lanes::wide_sum(wide.sum);
+  totals[1] = Lanes::wide_sum(wide.other);
 }
 
-/// Calls each(strips, first column) for all whole registers of a row of n: four beside each other, for as long as there are
-/// so many (whole cache lines, one after the other), and then one.
+/// Calls each(strips, first column, part) for all parts of a row of n: four beside each other, for as long as there are so
+/// many (whole cache lines, one after the other), and then one.
 template <class Lanes, typename Each>
-int64_t for_each_strips(int64_t n, const Each& each) {
+void for_each_strips(int64_t n, const Each& each) {
   int64_t c = 0;
   for (; c + kSums * Lanes::width <= n; c += kSums * Lanes::width) {
-    each(std::integral_constant<int, kSums>(), c);
+    each(std::integral_constant<int, kSums>(), c, Whole<Lanes>());
   }
   for (; c + Lanes::width <= n; c += Lanes::width) {
-    each(std::integral_constant<int, 1>(), c);
+    each(std::integral_constant<int, 1>(), c, Whole<Lanes>());
   }
-  return c;
+  if (c < n) {
+    each(std::integral_constant<int, 1>(), c, First<Lanes>{n - c});
+  }
 }
 
 /// Calls step(row, strip, sums) for all rows and strips.
 template <class Lanes, int strips, typename Step>
-void sums_of_strips(int64_t rows, PairOfSums<Lanes> (&pairs)[strips], const Step& step) {
+void sums_of_strips(int64_t rows, WidePair<Lanes> (&wide)[strips], const Step& step) {
+  PairOfSums<Lanes> pairs[strips];
   for (int64_t row = 0; row < rows;) {
     for (const int64_t end = std::min(rows, row + kOpmathSums); row < end; ++row) {
 #pragma GCC unroll 4
@@ -95,92 +128,99 @@ void sums_of_strips(int64_t rows, PairOfSums<Lanes> (&pairs)[strips], const Step
         step(row, k, pairs[k]);
       }
     }
-    for (auto& pair : pairs) {
-      pair.widen();
+#pragma GCC unroll 4
+    for (int k = 0; k < strips; ++k) {
+      wide[k].take(pairs[k]);
     }
   }
 }
 
-/// The mean of kNormSamples of n values. Of fewer than so many, the first.
+/// The mean of kNormSamples values, in rows and places far apart.
 template <typename T, typename opmath = opmath_t<T>>
-opmath sample(const T* values, int64_t n) {
+opmath sample(const T* values, int64_t n, int64_t rows, int64_t row_step) {
   const auto first = static_cast<opmath>(values[0]);
   opmath above_first = 0;
-  for (int64_t k = 1; k < kNormSamples && n >= kNormSamples; ++k) {
-    above_first += static_cast<opmath>(values[n * k / kNormSamples]) - first;
+  for (int64_t k = 1; k < kNormSamples; ++k) {
+    above_first += static_cast<opmath>(values[rows * k / kNormSamples * row_step + n * k / kNormSamples]) - first;
   }
   return finite_or_zero(first + above_first / kNormSamples);
 }
 
-template <class Lanes>
-typename Lanes::Register sample_of_columns(const typename Lanes::scalar_t* input, int64_t n, int64_t rows) {
+template <class Lanes, class Part>
+typename Lanes::Register sample_of_columns(
+    const typename Lanes::scalar_t* input, int64_t n, int64_t rows, const Part& part) {
   using opmath = opmath_t<typename Lanes::scalar_t>;
-  const auto first = Lanes::load(input);
+  const auto first = part.load(input);
   auto above_first = Lanes::broadcast(opmath(0));
   for (int64_t k = 1; k < kNormSamples && rows >= kNormSamples; ++k) {
-    above_first = Lanes::add(above_first, Lanes::subtract(Lanes::load(input + rows * k / kNormSamples * n), first));
+    above_first = Lanes::add(above_first, Lanes::subtract(part.load(input + rows * k / kNormSamples * n), first));
   }
   const auto mean = Lanes::multiply_add(above_first, Lanes::broadcast(opmath(1) / kNormSamples), first);
   return Lanes::keep(Lanes::within(mean, std::numeric_limits<opmath>::max()), mean);
 }
 
-/// In double, from distances to `shift`.
+/// In double, from distances to `shift`, of rows of n elements.
 template <typename T>
-NormMoments wide_moments(const T* values, int64_t n, int64_t stride, double shift) {
+NormMoments wide_moments(const T* values, int64_t n, int64_t rows, int64_t row_step, double shift) {
   double sum = 0, squares = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const double distance = static_cast<double>(values[i * stride]) - shift;
-    sum += distance;
-    squares += distance * distance;
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t i = 0; i < n; ++i) {
+      const double distance = static_cast<double>(values[row * row_step + i]) - shift;
+      sum += distance;
+      squares += distance * distance;
+    }
   }
-  return {shift, sum, squares, n};
+  return {shift, sum, squares, n * rows};
 }
 
 /// What the quick sums did not get right: their mean is the better shift.
 template <typename T>
-NormMoments exact_moments(const T* values, int64_t n, int64_t stride, const NormMoments& quick) {
+NormMoments exact_moments(const T* values, int64_t n, int64_t rows, int64_t row_step, const NormMoments& quick) {
   if (quick.exact) {
     return quick;
   }
   const double near = finite_or_zero(quick.mean);
-  const NormMoments better = wide_moments(values, n, stride, near);
+  const NormMoments better = wide_moments(values, n, rows, row_step, near);
   return better.exact || !(std::abs(better.mean) <= std::numeric_limits<double>::max())
       ? better
-      : wide_moments(values, n, stride, better.mean);
+      : wide_moments(values, n, rows, row_step, better.mean);
 }
 
 template <class Lanes>
-void norm_moments_of_row(const typename Lanes::scalar_t* input, int64_t n, double* pair) {
-  const auto shift = sample(input, n);
-  const auto shifts = Lanes::broadcast(shift);
-  const int64_t whole = n / Lanes::width;
-  const auto sums = sums_over<Lanes>(whole, [&](int64_t i, auto& pairs) {
-    const auto distance = Lanes::subtract(Lanes::load(input + i * Lanes::width), shifts);
-    pairs.sum = Lanes::add(pairs.sum, distance);
-    pairs.other = Lanes::multiply_add(distance, distance, pairs.other);
-  });
-  double sum = Lanes::wide_sum(sums.wide_sum), squares = Lanes::wide_sum(sums.wide_other);
-  for (int64_t i = whole * Lanes::width; i < n; ++i) {
-    const double distance = static_cast<double>(input[i]) - static_cast<double>(shift);
-    sum += distance;
-    squares += distance * distance;
+void norm_moments_of_rows(
+    const typename Lanes::scalar_t* input, const NormRows& all, int64_t rows_of_pair, double* pairs) {
+  for (int64_t first = 0; first < all.count; first += rows_of_pair, pairs += 2, input += rows_of_pair * all.step) {
+    int64_t n = all.n, rows = std::min(rows_of_pair, all.count - first);
+    if (all.step == n) { // one row
+      n *= rows;
+      rows = 1;
+    }
+    const auto shift = sample(input, n, rows, all.step);
+    const auto shifts = Lanes::broadcast(shift);
+    double sums[2];
+    sums_over<Lanes>(n, rows, sums, [&](int64_t row, int64_t at, const auto& part, auto& pair) {
+      const auto distance = part.keep(Lanes::subtract(part.load(input + row * all.step + at), shifts));
+      pair.sum = Lanes::add(pair.sum, distance);
+      pair.other = Lanes::multiply_add(distance, distance, pair.other);
+    });
+    exact_moments(input, n, rows, all.step, NormMoments(shift, sums[0], sums[1], n * rows)).write(pairs);
   }
-  exact_moments(input, n, 1, NormMoments(shift, sum, squares, n)).write(pair);
 }
 
 template <class Lanes>
-void norm_moments_of_columns(const typename Lanes::scalar_t* input, int64_t n, int64_t rows, double* pairs) {
+void norm_moments_of_columns(const typename Lanes::scalar_t* input, const NormRows& all, double* pairs) {
   using opmath = opmath_t<typename Lanes::scalar_t>;
+  const int64_t n = all.n, rows = all.count;
   constexpr int64_t width = Lanes::width;
-  int64_t c = for_each_strips<Lanes>(n, [&](auto count, int64_t first) {
+  for_each_strips<Lanes>(n, [&](auto count, int64_t first, const auto& part) {
     constexpr int strips = decltype(count)::value;
     typename Lanes::Register shifts[strips];
-    PairOfSums<Lanes> sums[strips];
+    WidePair<Lanes> sums[strips];
     for (int k = 0; k < strips; ++k) {
-      shifts[k] = sample_of_columns<Lanes>(input + first + k * width, n, rows);
+      shifts[k] = sample_of_columns<Lanes>(input + first + k * width, n, rows, part);
     }
     sums_of_strips<Lanes, strips>(rows, sums, [&](int64_t row, int k, auto& pair) {
-      const auto distance = Lanes::subtract(Lanes::load(input + row * n + first + k * width), shifts[k]);
+      const auto distance = Lanes::subtract(part.load(input + row * n + first + k * width), shifts[k]);
       pair.sum = Lanes::add(pair.sum, distance);
       pair.other = Lanes::multiply_add(distance, distance, pair.other);
     });
@@ -188,42 +228,52 @@ void norm_moments_of_columns(const typename Lanes::scalar_t* input, int64_t n, i
       opmath shift[width];
       double sum[width], squares[width];
       Lanes::store_opmath(shift, shifts[k]);
-      Lanes::store_wide(sum, sums[k].wide_sum);
-      Lanes::store_wide(squares, sums[k].wide_other);
-      for (int64_t j = 0; j < width; ++j) {
+      Lanes::store_wide(sum, sums[k].sum);
+      Lanes::store_wide(squares, sums[k].other);
+      for (int64_t j = 0; j < part.count(); ++j) {
         const int64_t column = first + k * width + j;
-        exact_moments(input + column, rows, n, NormMoments(shift[j], sum[j], squares[j], rows))
+        exact_moments(input + column, 1, rows, n, NormMoments(shift[j], sum[j], squares[j], rows))
             .write(pairs + 2 * column);
       }
     }
   });
-  for (; c < n; ++c) {
-    const auto first = finite_or_zero(static_cast<double>(input[c]));
-    exact_moments(input + c, rows, n, wide_moments(input + c, rows, n, first)).write(pairs + 2 * c);
-  }
 }
 
-/// The values of a channel's statistics along a row: one for all elements, or one each.
+/// The values of a statistic along a row of n: one for all elements, or one each.
 template <class Lanes, PerChannel kind>
 struct PerChannelValues {
   using opmath = opmath_t<typename Lanes::scalar_t>;
 
   const opmath* values;
-  typename Lanes::Register constant;
+  typename Lanes::Register constant; // for all elements, or those of the row's end
 
-  explicit PerChannelValues(const opmath* from)
-      : values(from),
-        constant(Lanes::broadcast(kind == PerChannel::kConstant && from != nullptr ? *from : opmath(0))) {}
+  PerChannelValues(const opmath* from, int64_t n) : values(from), constant(Lanes::broadcast(0)) {
+    if (from != nullptr) {
+      if constexpr (kind == PerChannel::kConstant) {
+        constant = Lanes::broadcast(*from);
+      } else {
+        constant = load_opmath_first<Lanes>(from + n - n % Lanes::width, n % Lanes::width);
+      }
+    }
+  }
 
-  typename Lanes::Register at(int64_t i) const {
+  /// Goes on to the next row.
+  void next(const NormRows& rows) {
+    if (kind == PerChannel::kConstant && values != nullptr) {
+      values += rows.entry_step;
+      constant = Lanes::broadcast(*values);
+    }
+  }
+
+  typename Lanes::Register at(int64_t i, const Whole<Lanes>& /*part*/) const {
     if constexpr (kind == PerChannel::kConstant) {
       return constant;
     } else {
       return Lanes::load_opmath(values + i);
     }
   }
-  opmath one(int64_t i) const {
-    return values[kind == PerChannel::kConstant ? 0 : i];
+  const typename Lanes::Register& at(int64_t /*i*/, const First<Lanes>& /*part*/) const {
+    return constant;
   }
 };
 
@@ -233,45 +283,35 @@ void norm_forward_rows(
     opmath_t<typename Lanes::scalar_t> negative_slope,
     Stores stores) {
   using T = typename Lanes::scalar_t;
-  using opmath = opmath_t<T>;
   NormForwardRun<T> r = run;
   const typename Lanes::Slope slope(negative_slope);
-  const PerChannelValues<Lanes, kind> mean(r.mean), scale(r.scale), shift(r.shift);
-  for (int64_t row = 0; row < r.rows; ++row) {
-    int64_t i = for_each_register<Lanes>(r.n, better_downwards(r.input, r.output, r.n), [&](int64_t at) {
-      auto value =
-          Lanes::multiply_add(Lanes::subtract(Lanes::load(r.input + at), mean.at(at)), scale.at(at), shift.at(at));
+  const int64_t n = r.rows.n, step = r.rows.step, mask_step = r.mask != nullptr ? r.rows.mask_step() : 0;
+  PerChannelValues<Lanes, kind> mean(r.mean, n), scale(r.scale, n), shift(r.shift, n);
+  const bool downwards = better_downwards(r.input, r.output, n);
+  for (int64_t row = 0; row < r.rows.count; ++row) {
+    if (row > 0) {
+      mean.next(r.rows);
+      scale.next(r.rows);
+      shift.next(r.rows);
+    }
+    for_each_part<Lanes>(n, downwards, [&](int64_t at, const auto& part) {
+      auto value = Lanes::multiply_add(
+          Lanes::subtract(part.load(r.input + at), mean.at(at, part)), scale.at(at, part), shift.at(at, part));
       if constexpr (with_residual) {
-        value = Lanes::add(value, Lanes::load(r.residual + at));
+        value = Lanes::add(value, part.load(r.residual + at));
       }
       const auto positive = Lanes::above(value, kRoundsToZero<T>);
-      store_as<Lanes>(stores, r.output + at, Lanes::scale_unless(positive, value, slope));
+      part.store(stores, r.output + at, Lanes::scale_unless(positive, value, slope));
       if constexpr (with_residual) {
         if (r.mask != nullptr) {
-          store_bits<Lanes>(r.mask, at, positive);
+          part.store_bits(r.mask, at, positive);
         }
       }
     });
-    for (; i < r.n; i += kMaskBits) {
-      uint8_t byte = 0;
-      for (int64_t j = i; j < i + kMaskBits && j < r.n; ++j) {
-        opmath value =
-            Lanes::multiply_add_one(static_cast<opmath>(r.input[j]) - mean.one(j), scale.one(j), shift.one(j));
-        if constexpr (with_residual) {
-          value += static_cast<opmath>(r.residual[j]);
-        }
-        const bool positive = value > kRoundsToZero<T>;
-        r.output[j] = static_cast<T>(scale_unless(positive, value, negative_slope));
-        byte |= static_cast<uint8_t>(positive << (j - i));
-      }
-      if (with_residual && r.mask != nullptr) {
-        r.mask[i / kMaskBits] = byte;
-      }
-    }
-    r.input += r.n;
-    r.output += r.n;
-    r.residual = with_residual ? r.residual + r.n : nullptr;
-    r.mask = r.mask != nullptr ? r.mask + mask_bytes(r.n) : nullptr;
+    r.input += step;
+    r.output += step;
+    r.residual = with_residual ? r.residual + step : nullptr;
+    r.mask += mask_step;
   }
   if (stores == Stores::kStreaming) {
     Lanes::finish_streaming();
@@ -286,68 +326,57 @@ struct NormGradient {
   using opmath = opmath_t<T>;
   using Register = typename Lanes::Register;
 
-  const PerChannelValues<Lanes, kind> mean, scale, shift;
-  const opmath negative_slope;
+  PerChannelValues<Lanes, kind> mean, scale, shift;
   const typename Lanes::Slope slope;
 
   NormGradient(const NormBackwardRun<T>& r, opmath negative_slope)
-      : mean(r.mean), scale(r.scale), shift(r.shift), negative_slope(negative_slope), slope(negative_slope) {}
+      : mean(r.mean, r.rows.n), scale(r.scale, r.rows.n), shift(r.shift, r.rows.n), slope(negative_slope) {}
+
+  void next(const NormRows& rows) {
+    mean.next(rows);
+    scale.next(rows);
+    shift.next(rows);
+  }
 
   /// `at`: the element's place in its row; pointers are to rows.
-  Register distance(const T* input, int64_t at) const {
-    return Lanes::subtract(Lanes::load(input + at), mean.at(at));
+  template <class Part>
+  Register distance(const T* input, int64_t at, const Part& part) const {
+    return Lanes::subtract(part.load(input + at), mean.at(at, part));
   }
-  Register grad(const Register& distance, const T* grad_output, const uint8_t* mask, int64_t at) const {
-    const Register grad = Lanes::load(grad_output + at);
+  template <class Part>
+  Register grad(
+      const Register& distance, const T* grad_output, const uint8_t* mask, int64_t at, const Part& part) const {
+    const Register grad = part.load(grad_output + at);
     if constexpr (with_mask) {
-      return Lanes::scale_unless(load_bits<Lanes>(mask, at), grad, slope);
+      return Lanes::scale_unless(part.load_bits(mask, at), grad, slope);
     } else {
-      const Register value = Lanes::multiply_add(distance, scale.at(at), shift.at(at));
+      const Register value = Lanes::multiply_add(distance, scale.at(at, part), shift.at(at, part));
       return Lanes::scale_unless(Lanes::above(value, kRoundsToZero<T>), grad, slope);
     }
   }
-
-  opmath distance_of_one(const T* input, int64_t at) const {
-    return static_cast<opmath>(input[at]) - mean.one(at);
-  }
-  opmath grad_of_one(opmath distance, const T* grad_output, const uint8_t* mask, int64_t at) const {
-    const bool positive = with_mask
-        ? bit_at(mask, at)
-        : Lanes::multiply_add_one(distance, scale.one(at), shift.one(at)) > kRoundsToZero<T>;
-    return scale_unless(positive, static_cast<opmath>(grad_output[at]), negative_slope);
-  }
 };
 
-/// The same bits in every loop: float's products are exact in double, double's take the instruction that Lanes choose.
-template <class Lanes>
-void add_product_of_one(double& sum, opmath_t<typename Lanes::scalar_t> a, opmath_t<typename Lanes::scalar_t> b) {
-  if constexpr (std::is_same_v<decltype(a), double>) {
-    sum = Lanes::multiply_add_one(a, b, sum);
-  } else {
-    sum += static_cast<double>(a) * static_cast<double>(b);
-  }
-}
-
 template <class Lanes, bool with_mask>
-void norm_sums_of_row(
+void norm_sums_of_rows(
     const NormBackwardRun<typename Lanes::scalar_t>& r,
     opmath_t<typename Lanes::scalar_t> negative_slope,
-    double* pair) {
-  const NormGradient<Lanes, PerChannel::kConstant, with_mask> gradient(r, negative_slope);
-  const int64_t whole = r.n / Lanes::width;
-  const auto sums = sums_over<Lanes>(whole, [&](int64_t i, auto& pairs) {
-    const auto distance = gradient.distance(r.input, i * Lanes::width);
-    const auto grad = gradient.grad(distance, r.grad_output, r.mask, i * Lanes::width);
-    pairs.sum = Lanes::add(pairs.sum, grad);
-    pairs.other = Lanes::multiply_add(grad, distance, pairs.other);
-  });
-  pair[0] = Lanes::wide_sum(sums.wide_sum);
-  pair[1] = Lanes::wide_sum(sums.wide_other);
-  for (int64_t i = whole * Lanes::width; i < r.n; ++i) {
-    const auto distance = gradient.distance_of_one(r.input, i);
-    const auto grad = gradient.grad_of_one(distance, r.grad_output, r.mask, i);
-    pair[0] += static_cast<double>(grad);
-    add_product_of_one<Lanes>(pair[1], grad, distance);
+    int64_t rows_of_pair,
+    double* pairs) {
+  NormGradient<Lanes, PerChannel::kConstant, with_mask> gradient(r, negative_slope);
+  const int64_t step = r.rows.step, mask_step = with_mask ? r.rows.mask_step() : 0;
+  for (int64_t first = 0; first < r.rows.count; first += rows_of_pair, pairs += 2) {
+    if (first > 0) {
+      gradient.next(r.rows);
+    }
+    const int64_t rows = std::min(rows_of_pair, r.rows.count - first);
+    sums_over<Lanes>(r.rows.n, rows, pairs, [&](int64_t row, int64_t at, const auto& part, auto& pair) {
+      const int64_t begin = (first + row) * step;
+      const uint8_t* mask = with_mask ? r.mask + (first + row) * mask_step : nullptr;
+      const auto distance = part.keep(gradient.distance(r.input + begin, at, part));
+      const auto grad = part.keep(gradient.grad(distance, r.grad_output + begin, mask, at, part));
+      pair.sum = Lanes::add(pair.sum, grad);
+      pair.other = Lanes::multiply_add(grad, distance, pair.other);
+    });
   }
 }
 
@@ -358,40 +387,28 @@ void norm_sums_of_columns(
     double* pairs) {
   const NormGradient<Lanes, PerChannel::kArray, with_mask> gradient(r, negative_slope);
   constexpr int64_t width = Lanes::width;
-  const int64_t mask_step = mask_bytes(r.n);
-  int64_t c = for_each_strips<Lanes>(r.n, [&](auto count, int64_t first) {
+  const int64_t n = r.rows.n, mask_step = with_mask ? r.rows.mask_step() : 0;
+  for_each_strips<Lanes>(n, [&](auto count, int64_t first, const auto& part) {
     constexpr int strips = decltype(count)::value;
-    PairOfSums<Lanes> sums[strips];
-    sums_of_strips<Lanes, strips>(r.rows, sums, [&](int64_t row, int k, auto& pair) {
+    WidePair<Lanes> sums[strips];
+    sums_of_strips<Lanes, strips>(r.rows.count, sums, [&](int64_t row, int k, auto& pair) {
       const int64_t column = first + k * width;
-      const auto distance = gradient.distance(r.input + row * r.n, column);
-      const auto grad =
-          gradient.grad(distance, r.grad_output + row * r.n, with_mask ? r.mask + row * mask_step : nullptr, column);
+      const auto distance = gradient.distance(r.input + row * n, column, part);
+      const auto grad = gradient.grad(
+          distance, r.grad_output + row * n, with_mask ? r.mask + row * mask_step : nullptr, column, part);
       pair.sum = Lanes::add(pair.sum, grad);
       pair.other = Lanes::multiply_add(grad, distance, pair.other);
     });
     for (int k = 0; k < strips; ++k) {
       double sum[width], products[width];
-      Lanes::store_wide(sum, sums[k].wide_sum);
-      Lanes::store_wide(products, sums[k].wide_other);
-      for (int64_t j = 0; j < width; ++j) {
+      Lanes::store_wide(sum, sums[k].sum);
+      Lanes::store_wide(products, sums[k].other);
+      for (int64_t j = 0; j < part.count(); ++j) {
         pairs[2 * (first + k * width + j)] = sum[j];
         pairs[2 * (first + k * width + j) + 1] = products[j];
       }
     }
   });
-  for (; c < r.n; ++c) {
-    double sum = 0, products = 0;
-    for (int64_t row = 0; row < r.rows; ++row) {
-      const auto distance = gradient.distance_of_one(r.input + row * r.n, c);
-      const auto grad =
-          gradient.grad_of_one(distance, r.grad_output + row * r.n, with_mask ? r.mask + row * mask_step : nullptr, c);
-      sum += static_cast<double>(grad);
-      add_product_of_one<Lanes>(products, grad, distance);
-    }
-    pairs[2 * c] = sum;
-    pairs[2 * c + 1] = products;
-  }
 }
 
 template <class Lanes, PerChannel kind, bool with_mask, bool with_statistics>
@@ -400,45 +417,37 @@ void norm_backward_rows(
     opmath_t<typename Lanes::scalar_t> negative_slope,
     Stores stores) {
   using T = typename Lanes::scalar_t;
-  using opmath = opmath_t<T>;
   NormBackwardRun<T> r = run;
-  const NormGradient<Lanes, kind, with_mask> gradient(r, negative_slope);
-  const PerChannelValues<Lanes, kind> along(r.along), offset(r.offset), rstd(r.rstd);
-  for (int64_t row = 0; row < r.rows; ++row) {
-    int64_t i = for_each_register<Lanes>(r.n, false, [&](int64_t at) {
-      const auto distance = gradient.distance(r.input, at);
-      const auto grad = gradient.grad(distance, r.grad_output, r.mask, at);
+  const int64_t n = r.rows.n, step = r.rows.step, mask_step = with_mask ? r.rows.mask_step() : 0;
+  NormGradient<Lanes, kind, with_mask> gradient(r, negative_slope);
+  PerChannelValues<Lanes, kind> along(r.along, n), offset(r.offset, n), rstd(r.rstd, n);
+  for (int64_t row = 0; row < r.rows.count; ++row) {
+    if (row > 0) {
+      gradient.next(r.rows);
+      along.next(r.rows);
+      offset.next(r.rows);
+      rstd.next(r.rows);
+    }
+    for_each_part<Lanes>(n, false, [&](int64_t at, const auto& part) {
+      const auto distance = gradient.distance(r.input, at, part);
+      const auto grad = gradient.grad(distance, r.grad_output, r.mask, at, part);
       if (r.grad_residual != nullptr) {
-        store_as<Lanes>(stores, r.grad_residual + at, grad);
+        part.store(stores, r.grad_residual + at, grad);
       }
       if (r.grad_input != nullptr) {
-        auto value = Lanes::multiply(grad, gradient.scale.at(at));
+        auto value = Lanes::multiply(grad, gradient.scale.at(at, part));
         if constexpr (with_statistics) {
-          value = Lanes::multiply_add(Lanes::multiply_add(distance, along.at(at), offset.at(at)), rstd.at(at), value);
+          value = Lanes::multiply_add(
+              Lanes::multiply_add(distance, along.at(at, part), offset.at(at, part)), rstd.at(at, part), value);
         }
-        store_as<Lanes>(stores, r.grad_input + at, value);
+        part.store(stores, r.grad_input + at, value);
       }
     });
-    for (; i < r.n; ++i) {
-      const auto distance = gradient.distance_of_one(r.input, i);
-      const auto grad = gradient.grad_of_one(distance, r.grad_output, r.mask, i);
-      if (r.grad_residual != nullptr) {
-        r.grad_residual[i] = static_cast<T>(grad);
-      }
-      if (r.grad_input != nullptr) {
-        opmath value = grad * gradient.scale.one(i);
-        if constexpr (with_statistics) {
-          value = Lanes::multiply_add_one(
-              Lanes::multiply_add_one(distance, along.one(i), offset.one(i)), rstd.one(i), value);
-        }
-        r.grad_input[i] = static_cast<T>(value);
-      }
-    }
-    r.grad_output += r.n;
-    r.input += r.n;
-    r.mask = with_mask ? r.mask + mask_bytes(r.n) : nullptr;
-    r.grad_input = r.grad_input != nullptr ? r.grad_input + r.n : nullptr;
-    r.grad_residual = r.grad_residual != nullptr ? r.grad_residual + r.n : nullptr;
+    r.grad_output += step;
+    r.input += step;
+    r.mask += mask_step;
+    r.grad_input = r.grad_input != nullptr ? r.grad_input + step : nullptr;
+    r.grad_residual = r.grad_residual != nullptr ? r.grad_residual + step : nullptr;
   }
   if (stores == Stores::kStreaming) {
     Lanes::finish_streaming();
@@ -450,21 +459,21 @@ constexpr NormLoops<typename Lanes::scalar_t> norm_loops_of() {
   using T = typename Lanes::scalar_t;
   using opmath = opmath_t<T>;
   NormLoops<T> loops{};
-  loops.moments = [](const T* input, int64_t n, int64_t rows, double* pairs) {
+  loops.moments = [](const T* input, const NormRows& rows, [[maybe_unused]] int64_t rows_of_pair, double* pairs) {
     if constexpr (kind == PerChannel::kConstant) {
-      norm_moments_of_row<Lanes>(input, n, pairs);
+      norm_moments_of_rows<Lanes>(input, rows, rows_of_pair, pairs);
     } else {
-      norm_moments_of_columns<Lanes>(input, n, rows, pairs);
+      norm_moments_of_columns<Lanes>(input, rows, pairs);
     }
   };
   loops.forward = [](const NormForwardRun<T>& run, opmath slope, Stores stores) {
     run.residual != nullptr ? norm_forward_rows<Lanes, kind, true>(run, slope, stores)
                             : norm_forward_rows<Lanes, kind, false>(run, slope, stores);
   };
-  loops.sums = [](const NormBackwardRun<T>& run, opmath slope, double* pairs) {
+  loops.sums = [](const NormBackwardRun<T>& run, opmath slope, [[maybe_unused]] int64_t rows_of_pair, double* pairs) {
     if constexpr (kind == PerChannel::kConstant) {
-      run.mask != nullptr ? norm_sums_of_row<Lanes, true>(run, slope, pairs)
-                          : norm_sums_of_row<Lanes, false>(run, slope, pairs);
+      run.mask != nullptr ? norm_sums_of_rows<Lanes, true>(run, slope, rows_of_pair, pairs)
+                          : norm_sums_of_rows<Lanes, false>(run, slope, rows_of_pair, pairs);
     } else {
       run.mask != nullptr ? norm_sums_of_columns<Lanes, true>(run, slope, pairs)
                           : norm_sums_of_columns<Lanes, false>(run, slope, pairs);

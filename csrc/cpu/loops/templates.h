@@ -437,7 +437,7 @@ constexpr Loops<typename Lanes::scalar_t> loops_of() {
   set_bias_leaky_relu<WideLanes, PerChannel::kNone>(loops);
   set_bias_leaky_relu<WideLanes, PerChannel::kConstant>(loops);
   set_bias_leaky_relu<WideLanes, PerChannel::kArray>(loops);
-  loops.norm_of_row = norm_loops_of<WideLanes, PerChannel::kConstant>();
+  loops.norm_of_rows = norm_loops_of<WideLanes, PerChannel::kConstant>();
   loops.norm_of_columns = norm_loops_of<WideLanes, PerChannel::kArray>();
   loops.sum = sum_loop<WideLanes>;
   loops.keep = keep_loop<Random>;
