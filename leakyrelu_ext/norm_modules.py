@@ -5,11 +5,22 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from .norm_functional import batch_norm_leaky_relu, group_norm_leaky_relu, instance_norm_leaky_relu
+
+
+def _traced_as_leaf(module: nn.Module, input: Tensor | fx.Proxy) -> bool:
+    """Whether FX asks: it goes into modules that are not of torch.nn, and these check shapes and count batches."""
+    return isinstance(input, fx.Proxy) and getattr(input.tracer, "root", module) is not module
+
+
+def _leaf(module: nn.Module, *arguments: Any) -> Any:
+    """What FX makes of PyTorch's own norms: a node that calls the module."""
+    tracer = arguments[0].tracer
+    return tracer.create_proxy("call_module", tracer.path_of_module(module), arguments, {})
 
 
 class _BatchNormLeakyReLU(_NormBase):
@@ -26,6 +37,8 @@ class _BatchNormLeakyReLU(_NormBase):
             raise ValueError(f"expected {' or '.join(f'{dims}D' for dims in self._dims)} input (got {input.dim()}D input)")
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        if _traced_as_leaf(self, input):
+            return _leaf(self, input, residual)  # type: ignore[no-any-return]
         self._check_input_dim(input)
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
@@ -90,13 +103,17 @@ class BatchNormLeakyReLU3d(_BatchNormLeakyReLU):
 
 
 class _InstanceNormLeakyReLU(_InstanceNorm):
+    _dims_without_batch: int  # no method: Dynamo of torch 2.7 cannot trace PyTorch's in a strict export
+
     def __init__(self, *args: Any, negative_slope: float = 0.01, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.negative_slope = negative_slope
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        if _traced_as_leaf(self, input):
+            return _leaf(self, input, residual)  # type: ignore[no-any-return]
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
-        dim = input.dim() - self._get_no_batch_dim()  # type: ignore[no-untyped-call]
+        dim = input.dim() - self._dims_without_batch
         if input.size(dim) != self.num_features:
             message = (
                 f"expected input's size at dim={dim} to match num_features ({self.num_features}), got {input.size(dim)}"
@@ -126,6 +143,8 @@ class _InstanceNormLeakyReLU(_InstanceNorm):
 class InstanceNormLeakyReLU1d(_InstanceNormLeakyReLU, nn.InstanceNorm1d):
     """:class:`InstanceNormLeakyReLU2d` for inputs of shape ``(N, C, L)`` or ``(C, L)``."""
 
+    _dims_without_batch = 2
+
 
 class InstanceNormLeakyReLU2d(_InstanceNormLeakyReLU, nn.InstanceNorm2d):
     """Instance norm and Leaky ReLU in one, on :func:`leakyrelu_ext.instance_norm_leaky_relu`.
@@ -149,9 +168,13 @@ class InstanceNormLeakyReLU2d(_InstanceNormLeakyReLU, nn.InstanceNorm2d):
         torch.Size([2, 3, 4, 4])
     """
 
+    _dims_without_batch = 3
+
 
 class InstanceNormLeakyReLU3d(_InstanceNormLeakyReLU, nn.InstanceNorm3d):
     """:class:`InstanceNormLeakyReLU2d` for inputs of shape ``(N, C, D, H, W)`` or ``(C, D, H, W)``."""
+
+    _dims_without_batch = 4
 
 
 class GroupNormLeakyReLU(nn.GroupNorm):
