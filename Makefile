@@ -90,7 +90,9 @@ test-newest:
 # docs/compatibility.md, from the results.
 compatibility: $(VENV)/.installed
 	$(PYTEST) --compatibility ../docs/compatibility.md compatibility ops/test_interception.py ops/test_errors.py ops/test_derivatives.py \
-		ops/test_compile.py install/test_conversion.py
+		ops/test_compile.py ops/test_module.py install/test_conversion.py install/test_run.py \
+		norm_leaky_relu/test_norm_composition.py norm_leaky_relu/test_norm_modules.py \
+		bias_leaky_relu/test_bias_composition.py bias_leaky_relu/test_bias_dropout.py
 
 # The documentation, in build/docs; a warning is an error. Then the examples in its pages and docstrings. -E: it reads other files than
 # its own (sources, results), and Sphinx knows of few.

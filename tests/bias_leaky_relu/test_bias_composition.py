@@ -14,6 +14,10 @@ from leakyrelu_ext import bias_leaky_relu, leaky_relu, set_compile_target
 from leakyrelu_ext._torch_versions import DtypeError
 
 
+def feature(name):
+    return pytest.mark.feature("Fused: bias, residual and Leaky ReLU", name)
+
+
 def leaves(*shape, dtype=torch.float64):
     return (
         randn(*shape, dtype=dtype).requires_grad_(),
@@ -26,6 +30,7 @@ def call(x, bias, residual, **keywords):
     return bias_leaky_relu(x, bias, 0.2, residual=residual, gain=1.3, **keywords)
 
 
+@feature("gradcheck (also batched) and gradgradcheck")
 @pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize("clamp", [None, 0.8])
 def test_derivatives(clamp, inplace):
@@ -38,6 +43,7 @@ def test_derivatives(clamp, inplace):
     assert gradgradcheck(function, inputs)
 
 
+@feature("gradcheck and gradgradcheck through dropout")
 def test_derivatives_through_dropout():
     inputs = leaves(3, 4, 5)
 
@@ -49,6 +55,7 @@ def test_derivatives_through_dropout():
     assert gradgradcheck(function, inputs)
 
 
+@feature("third derivatives")
 def test_third_derivatives():
     x, bias, residual = leaves(2, 3, 4)
     results = []
@@ -62,6 +69,7 @@ def test_third_derivatives():
         torch.testing.assert_close(one, other)
 
 
+@feature("a gradient penalty")
 def test_a_gradient_penalty():
     """The gradient of a gradient's norm, as StyleGAN's R1: bias and weights of earlier layers get one."""
     x, bias, _ = leaves(4, 3, 5, dtype=torch.float32)
@@ -75,6 +83,7 @@ def test_a_gradient_penalty():
         torch.testing.assert_close(one, other)
 
 
+@feature("forward-mode AD")
 def test_forward_mode():
     x, bias, residual = (tensor.detach() for tensor in leaves(3, 4, 2))
     tangent = randn(4, dtype=torch.float64, seed=5)
@@ -85,6 +94,7 @@ def test_forward_mode():
     torch.testing.assert_close(actual, expected)
 
 
+@feature("torch.func: vmap, grad, hessian, and nested")
 def test_transforms():
     x, bias, residual = (tensor.detach() for tensor in leaves(3, 4, 2))
     batched = vmap(lambda a, b: bias_leaky_relu(a, b, 0.2, dim=0))(x, torch.stack([bias] * 3))
@@ -95,6 +105,7 @@ def test_transforms():
         torch.testing.assert_close(actual, expected)
 
 
+@feature("torch.compile of the functions, fullgraph, static and dynamic shapes")
 @pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("inplace", [False, True])
 def test_compiled(inplace, backend):
@@ -114,6 +125,7 @@ def test_compiled(inplace, backend):
         )
 
 
+@feature("torch.compile of dropout")
 @pytest.mark.slow
 def test_compiled_dropout():
     torch._dynamo.reset()
@@ -141,6 +153,7 @@ def test_the_op_itself_compiled(backend):
     )
 
 
+@feature("set_compile_target('op')")
 @pytest.mark.native
 def test_as_compile_target():
     torch._dynamo.reset()
@@ -160,6 +173,7 @@ def test_as_compile_target():
     assert targets == [torch.ops.leakyrelu_ext.bias_leaky_relu]
 
 
+@feature("compiled autograd")
 @pytest.mark.native
 def test_compiled_autograd():
     from torch._dynamo import compiled_autograd
@@ -172,6 +186,7 @@ def test_compiled_autograd():
     torch.testing.assert_close([leaf.grad for leaf in inputs], list(expected))
 
 
+@feature("torch.export, torch.jit.trace and torch.fx.symbolic_trace of the functions")
 def test_export():
     class Layer(torch.nn.Module):
         def forward(self, x, bias):
@@ -183,12 +198,14 @@ def test_export():
     assert not any("leakyrelu_ext" in str(node.target) for node in exported.graph.nodes)
 
 
+@feature("torch.export, torch.jit.trace and torch.fx.symbolic_trace of the functions")
 def test_jit_trace():
     x, bias, residual = (tensor.detach() for tensor in leaves(3, 4, 5, dtype=torch.float32))
     traced = torch.jit.trace(call, (x, bias, residual))
     torch.testing.assert_close(traced(x + 1, bias, residual), call(x + 1, bias, residual))
 
 
+@feature("torch.export, torch.jit.trace and torch.fx.symbolic_trace of the functions")
 def test_fx_trace():
     class Layer(torch.nn.Module):
         def forward(self, x, bias):
@@ -200,6 +217,7 @@ def test_fx_trace():
     assert_same_bits(copy.deepcopy(traced)(x, bias), Layer()(x, bias))
 
 
+@feature("TorchFunctionMode")
 def test_overrides():
     seen = []
 
@@ -214,6 +232,7 @@ def test_overrides():
     assert bias_leaky_relu in seen
 
 
+@feature("autocast of the functions")
 def test_autocast():
     conv = torch.nn.Conv1d(4, 6, 3, bias=False)
     bias = randn(6, seed=1).requires_grad_()
@@ -224,6 +243,7 @@ def test_autocast():
     assert bias.grad.dtype == torch.float32
 
 
+@feature("meta tensors")
 def test_meta_tensors():
     x, bias, residual = (tensor.detach().to("meta") for tensor in leaves(3, 4, 5))
     y = call(x.transpose(0, 1).contiguous().transpose(0, 1), bias, residual)
@@ -231,6 +251,7 @@ def test_meta_tensors():
     assert y.stride() == (5, 15, 1)
 
 
+@feature("torch.library.opcheck: schema, autograd, fake tensors, AOTAutograd")
 @pytest.mark.native
 @pytest.mark.parametrize("clamp", [None, 0.5])
 @pytest.mark.parametrize("requires_grad", [False, True])
@@ -347,6 +368,7 @@ def test_keyword_only_arguments_are_quoted_by_name(name, value, inplace):
     assert "position" not in str(raised.value)
 
 
+@feature("dropout under vmap")
 @pytest.mark.parametrize("randomness", ["same", "different"])
 def test_dropout_under_vmap(randomness):
     """As F.dropout: one draw for all, or one for each."""
@@ -360,6 +382,7 @@ def test_dropout_under_vmap(randomness):
     assert torch.func.vmap(inner, randomness=randomness)(torch.ones(2, 3, 10)).shape == (2, 3, 10)
 
 
+@feature("saved-tensor hooks that cast")
 @pytest.mark.native
 @pytest.mark.parametrize("function", [leaky_relu, lambda x: bias_leaky_relu(x, clamp=1.0)], ids=["plain", "family"])
 def test_saved_tensor_hooks_that_cast(function):

@@ -110,6 +110,7 @@ def test_in_place():
     assert_same_bits(x, expected)
 
 
+@pytest.mark.feature("Fused: bias, residual and Leaky ReLU", "activation checkpointing of dropout (both kinds)")
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_checkpointing_drops_the_same_again(use_reentrant):
     torch.manual_seed(0)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
-import os
 import sys
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -22,7 +18,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-import leakyrelu_ext
+from ranks import run_checks
 from sides import BUILTIN, Side, begin
 
 
@@ -142,21 +138,5 @@ CHECKS: dict[str, Callable[[Side], None]] = {
 }
 
 
-def main(side: str, output: str) -> None:
-    contestant = begin(side)
-    dist.init_process_group("gloo")
-    errors = {}
-    for name, check in CHECKS.items():
-        try:
-            check(contestant)
-            errors[name] = ""
-        except Exception:
-            errors[name] = traceback.format_exc()
-        dist.barrier()
-    Path(output).write_text(json.dumps(errors))
-    dist.destroy_process_group()
-
-
 if __name__ == "__main__":
-    assert leakyrelu_ext.__file__ == os.environ["LEAKYRELU_EXT_FILE"]
-    main(*sys.argv[1:])
+    run_checks(CHECKS, begin(sys.argv[1]), sys.argv[2])

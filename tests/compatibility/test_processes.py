@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import json
-import os
-import socket
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
 import pytest
 import torch
 import torch.multiprocessing as mp
 from torch.utils.data import DataLoader, Dataset
 
 import aten
-import leakyrelu_ext
 from cases import assert_same_bits, randn
 from distributed_checks import CHECKS
+from ranks import RANKS, results
 from sides import Side, begin
-
-HERE = Path(__file__).parent
-RANKS = 2
 
 
 def work(side: str, queue: mp.SimpleQueue) -> None:
@@ -79,37 +67,6 @@ def test_data_loader(side: Side, method: str) -> None:
     assert_same_bits(torch.cat(list(loader)), expected)
 
 
-@functools.cache
-def results(side: str) -> dict[str, list[str]]:
-    """Per check what went wrong, of each rank ("" for nothing). All checks of a side share one pair of processes."""
-    with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        environment = os.environ | {
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(RANKS), "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join([str(HERE.parent / "support"), str(HERE), *sys.path]),
-            "LEAKYRELU_EXT_FILE": leakyrelu_ext.__file__,
-        }  # fmt: skip
-        outputs = [Path(folder, str(rank)) for rank in range(RANKS)]
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-W", "ignore", str(HERE / "distributed_checks.py"), side, str(output)],
-                env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                cwd=folder,
-            )
-            for rank, output in enumerate(outputs)
-        ]
-        try:
-            codes = [process.wait(240) for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-        assert codes == [0] * RANKS
-        by_rank = [json.loads(output.read_text()) for output in outputs]
-    return {name: [errors[name] for errors in by_rank] for name in CHECKS}
-
-
 DISTRIBUTED = {
     "ddp": "DistributedDataParallel: gradients of one process; static graph; no_sync",
     "fsdp2": "FSDP2 (fully_shard)",
@@ -131,4 +88,4 @@ def row(text: str) -> pytest.MarkDecorator:
 @pytest.mark.slow
 @pytest.mark.parametrize("check", [pytest.param(name, marks=row(text)) for name, text in DISTRIBUTED.items()])
 def test_distributed(side: Side, check: str) -> None:
-    assert results(side.name)[check] == [""] * RANKS
+    assert results("distributed_checks.py", side.name)[check] == [""] * RANKS

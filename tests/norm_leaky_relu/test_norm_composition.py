@@ -22,6 +22,10 @@ EVERY = [case for case in EVERY if case[0] != "group" or case[1]]
 every_case = pytest.mark.parametrize(("kind", "training", "residual"), EVERY)
 
 
+def feature(name):
+    return pytest.mark.feature("Fused: norm and Leaky ReLU", name)
+
+
 def as_function(kind, given, training=True, function=ours):
     """A function of the differentiable operands alone, and these."""
     leaves = given.leaves()
@@ -35,6 +39,7 @@ def as_function(kind, given, training=True, function=ours):
     return call, tuple(leaves.differentiable().values())
 
 
+@feature("gradcheck (also batched) and gradgradcheck")
 @every_case
 def test_derivatives(kind, training, residual):
     call, inputs = as_function(kind, operands(kind, (2, 4, 3, 2), torch.float64, residual=residual), training)
@@ -42,6 +47,7 @@ def test_derivatives(kind, training, residual):
     assert gradgradcheck(call, inputs)
 
 
+@feature("third derivatives")
 @pytest.mark.parametrize("layout", MEMORY_FORMATS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.native  # the fallback is PyTorch's own batch norm, whose third derivatives are wrong
@@ -59,6 +65,7 @@ def test_third_derivatives(kind, layout):
         torch.testing.assert_close(one, other)
 
 
+@feature("a gradient penalty")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_gradient_penalty(kind):
     """The gradient of a gradient's norm, in float32: weights of earlier layers get one."""
@@ -74,6 +81,7 @@ def test_a_gradient_penalty(kind):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
+@feature("forward-mode AD")
 @every_case
 def test_forward_mode(kind, training, residual):
     given = operands(kind, (2, 4, 3, 2), torch.float64, residual=residual)
@@ -93,6 +101,7 @@ def test_forward_mode(kind, training, residual):
     torch.testing.assert_close(jvp(call, primals, tangents)[1], expected)
 
 
+@feature("torch.func: vmap, grad, hessian, and nested")
 @pytest.mark.parametrize("kind", KINDS)
 def test_transforms(kind):
     given = operands(kind, (2, 4, 3, 2), torch.float64)._replace(running_mean=None, running_var=None)
@@ -110,6 +119,7 @@ def test_transforms(kind):
     torch.testing.assert_close(actual, expected)
 
 
+@feature("torch.compile of the functions, fullgraph, static and dynamic shapes")
 @pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiled(kind, backend):
@@ -127,6 +137,7 @@ def test_compiled(kind, backend):
             torch.testing.assert_close(one, other)
 
 
+@feature("compiled autograd")
 @pytest.mark.native
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiled_autograd(kind):
@@ -142,6 +153,7 @@ def test_compiled_autograd(kind):
         torch.testing.assert_close(one.grad, other.grad)
 
 
+@feature("torch.export, torch.jit.trace and torch.fx.symbolic_trace of the functions")
 @pytest.mark.parametrize("kind", KINDS)
 def test_export_and_traces(kind):
     class Layer(torch.nn.Module):
@@ -159,6 +171,7 @@ def test_export_and_traces(kind):
     torch.testing.assert_close(copy.deepcopy(symbolic)(*given), expected)
 
 
+@feature("torch.library.opcheck: schema, autograd, fake tensors, AOTAutograd")
 @pytest.mark.native
 @pytest.mark.parametrize("layout", MEMORY_FORMATS)
 @every_case
@@ -182,6 +195,7 @@ def test_opcheck(kind, training, residual, layout):
         torch.library.opcheck(backward, of_backward, test_utils=checks)
 
 
+@feature("autocast of the functions")
 @pytest.mark.parametrize("kind", KINDS)
 def test_cpu_autocast(kind):
     """As the composition: these norms are in no list of autocast on CPUs."""
@@ -192,6 +206,7 @@ def test_cpu_autocast(kind):
         assert ours(kind, whole).dtype == composition(kind, whole).dtype
 
 
+@feature("activation checkpointing of the functions")
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("kind", ["batch", "instance"])
 def test_checkpoint(kind, reentrant):
@@ -209,6 +224,7 @@ def test_checkpoint(kind, reentrant):
         torch.testing.assert_close(one, other)
 
 
+@feature("TorchDispatchMode: FlopCounterMode")
 @pytest.mark.parametrize("kind", KINDS)
 def test_modes(kind):
     """What lets calls run changes nothing."""
@@ -231,6 +247,7 @@ def test_a_changed_input_is_noticed(kind):
         output.sum().backward()
 
 
+@feature("bias and running statistics changed before the backward")
 @pytest.mark.native
 @pytest.mark.parametrize("changed", ["bias", "running_mean", "running_var"])
 def test_what_may_change_before_the_backward(changed):
@@ -248,6 +265,7 @@ def test_what_may_change_before_the_backward(changed):
     assert_same_bits(*found)
 
 
+@feature("saved-tensor hooks that change the memory order")
 @pytest.mark.parametrize("kind", KINDS)
 def test_hooks_that_change_the_memory_order(kind):
     """Of what is saved: a copy on a disk or in NumPy comes back contiguous."""
@@ -263,6 +281,7 @@ def test_hooks_that_change_the_memory_order(kind):
         torch.testing.assert_close(one, other)
 
 
+@feature("torch.func: vmap, jacfwd, jacrev, hessian of channels_last")
 @pytest.mark.native
 @pytest.mark.parametrize("kind", KINDS)
 def test_transforms_of_channels_last(kind):
@@ -281,6 +300,7 @@ def test_transforms_of_channels_last(kind):
         torch.testing.assert_close(one, other)
 
 
+@feature("running statistics that may not be written: PyTorch's errors")
 @pytest.mark.parametrize("kind", ["batch", "instance"])
 def test_running_statistics_that_may_not_be_written(kind):
     """PyTorch's own errors: ones that require grad, inference tensors, elements that share memory."""
@@ -299,6 +319,7 @@ def test_running_statistics_that_may_not_be_written(kind):
         assert outcomes[0] == outcomes[1]
 
 
+@feature("version counters of running statistics")
 @pytest.mark.parametrize("kind", ["batch", "instance"])
 def test_version_counters_of_running_statistics(kind):
     """As PyTorch's: instance norm counts its update, batch norm does not."""
@@ -319,6 +340,7 @@ def test_inference_mode():
         assert_same_bits(ours("batch", given), expected)
 
 
+@feature("__torch_dispatch__ subclasses see ATen's ops")
 def test_subclasses_see_aten():
     """A subclass that intercepts ops knows PyTorch's, not ours."""
     seen = []
@@ -340,6 +362,7 @@ def test_subclasses_see_aten():
     assert not any("leakyrelu_ext" in name for name in seen)
 
 
+@feature("__torch_function__")
 def test_overrides():
     """Tensor-likes and torch-function modes get our functions by name."""
 
@@ -353,6 +376,7 @@ def test_overrides():
     assert leakyrelu_ext.group_norm_leaky_relu(Like(), 2, residual=5) == ("group_norm_leaky_relu", 5)
 
 
+@feature("torch.func: functional_call, stack_module_state, vmap of a net and of its gradient")
 def test_functional_call_and_ensembles():
     """torch.func's way to train many models at once."""
     models = [

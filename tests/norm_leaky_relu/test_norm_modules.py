@@ -39,6 +39,10 @@ OPTIONS = [
 pairs = pytest.mark.parametrize(("ours", "theirs", "shape"), PAIRS, ids=lambda value: getattr(value, "__name__", str(value)))
 
 
+def feature(name):
+    return pytest.mark.feature("Fused: norm and Leaky ReLU", name)
+
+
 def with_noise(module):
     """Parameters that are not ones and zeros."""
     with torch.no_grad():
@@ -47,6 +51,7 @@ def with_noise(module):
     return module
 
 
+@feature("state, gradients and running statistics over steps; PyTorch's state_dict loads")
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pairs
 def test_a_training_run(ours, theirs, shape, options):
@@ -93,6 +98,7 @@ def test_no_batch(ours, theirs, shape):
     torch.testing.assert_close(module(x, residual), nn.functional.leaky_relu(theirs(6)(x) + residual, 0.01))
 
 
+@feature("copy.deepcopy, pickle, torch.save and load")
 @pairs
 def test_copies(ours, theirs, shape):
     module = with_noise(ours(6, negative_slope=0.3, affine=True))
@@ -107,6 +113,7 @@ def test_copies(ours, theirs, shape):
     assert repr(module).endswith("negative_slope=0.3)")
 
 
+@feature("wrong inputs: PyTorch's errors")
 @pairs
 def test_wrong_inputs(ours, theirs, shape):
     """PyTorch's own errors."""
@@ -133,6 +140,7 @@ def test_an_instance_norm_that_ignores_its_size():
         InstanceNormLeakyReLU2d(5)(randn(2, 6, 4, 4))
 
 
+@feature("convert_sync_batchnorm leaves it as it is")
 def test_sync_batch_norm_does_not_drop_the_activation():
     model = nn.Sequential(BatchNormLeakyReLU2d(3), nn.BatchNorm2d(3))
     converted = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -154,6 +162,7 @@ def test_distributed_data_parallel(process_group):
     parallel.eval()(x)
 
 
+@feature("torch.optim.swa_utils.AveragedModel")
 def test_an_averaged_model():
     model = nn.Sequential(nn.Conv2d(2, 6, 3), BatchNormLeakyReLU2d(6))
     averaged = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)

@@ -143,6 +143,7 @@ class FusedLeakyReLU(nn.Module):
         return aten.leaky_relu(input, self.negative_slope) * self.scale
 
 
+@pytest.mark.feature("Fused: bias, residual and Leaky ReLU", "StyleGAN2's state_dict loads")
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(4, 6), (2, 6, 5, 3)])
 def test_a_stylegan2_state_loads_and_computes_the_same(shape, bias):
@@ -215,6 +216,7 @@ def test_reprs_of_the_fused_modules():
     assert repr(AddLeakyReLU(0.2, True, gain=2.0)) == "AddLeakyReLU(negative_slope=0.2, gain=2.0, inplace=True)"
 
 
+@pytest.mark.feature("Fused: bias, residual and Leaky ReLU", "copy.deepcopy, pickle, torch.save and load")
 @pytest.mark.parametrize(
     "module", [BiasLeakyReLU(3, clamp=1.0, dtype=torch.float64), AddLeakyReLU(0.3)], ids=["bias", "add"]
 )

@@ -1,4 +1,6 @@
-"""Writes docs/compatibility.md from the outcomes of the tests that carry a ``feature`` mark."""
+"""Writes docs/compatibility.md from the outcomes of the tests that carry a ``feature`` mark.
+
+A test on a fused ``family`` stands in that one's section, whatever area its mark names."""
 
 from __future__ import annotations
 
@@ -38,6 +40,7 @@ Written by `make compatibility` from the results of the tests it names; torch {t
 {leakyrelu_ext.__version__}, Python {platform.python_version()}, CPU. Most tests run three times: on PyTorch's Leaky ReLU,
 on ours, and on PyTorch's with our kernels installed under it (`leakyrelu_ext.install()`). Where the first column says
 *reference*, ours is compared with it within the test; `make test-installed` runs those tests on the installed kernels.
+The fused families are compared so with PyTorch's own modules, one after the other; `install()` does not concern them.
 Numbers are of test cases.
 
 """
@@ -90,8 +93,9 @@ class CompatibilityPage:
             outcome = f"not tested: {report.longrepr[2].removeprefix('Skipped: ')}"
         else:
             outcome = "yes" if report.outcome == "passed" else "**FAILS**"
-        side = item.callspec.params.get("side") if hasattr(item, "callspec") else None
-        row = self.rows[mark.args[0]][mark.args[1]]
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        side, family = params.get("side"), params.get("family")
+        row = self.rows[family.area if family else mark.args[0]][mark.args[1]]
         row.outcomes[side.name if side else ""].append(outcome)
         row.tests.add(item.nodeid.split("[")[0].removeprefix("tests/"))
         return report
