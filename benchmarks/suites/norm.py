@@ -82,6 +82,8 @@ CASES = (
     Case("Darknet-53", BATCH, (16, 64, 64, 64), torch.bfloat16, 0.1),
     Case("Darknet-53", BATCH, (16, 64, 64, 64), negative_slope=0.1, channels_last=True),
     Case("Darknet-53", BATCH, (4, 64, 16, 16), negative_slope=0.1),
+    Case("Darknet-53", BATCH, (8, 1024, 13, 13), negative_slope=0.1),
+    Case("YOLOv5m", BATCH, (8, 48, 80, 80), torch.bfloat16, 0.1, channels_last=True),
     Case("Darknet-53", BATCH, (16, 64, 64, 64), negative_slope=0.1, training=False),
     Case("detector", GROUP, (16, 64, 64, 64)),
     Case("detector", GROUP, (16, 64, 64, 64), torch.bfloat16),
