@@ -60,7 +60,8 @@ struct NormLeakyReLUBackward final : torch::autograd::Node {
   variable_list apply(variable_list&& incoming) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     at::Tensor grad_output = std::move(incoming[0]);
-    const at::Tensor saved[] = {in_order(input.unpack(), settings), statistics.unpack(), weight.unpack(), mask.unpack()};
+    const at::Tensor saved[] = {
+        in_order(input.unpack(), settings), statistics.unpack(), weight.unpack(), mask.unpack()};
     return may_overwrite(grad_output, saved[0])
         ? grads_in_place(std::move(grad_output), saved[0], saved[1], saved[2], saved[3])
         : grads(grad_output, saved[0], saved[1], saved[2], saved[3], settings, wanted());

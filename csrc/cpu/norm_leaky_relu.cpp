@@ -1,4 +1,5 @@
-// norm_leaky_relu on the CPU. Schemas: ../ops.cpp. How the work is cut up: norm_walk.h. Inner loops: loops/<tier>.cpp.
+// norm_leaky_relu on the CPU. Schemas: ../ops.cpp. How the work is cut up: norm_walk.h; in which order it goes: norm_steps.h.
+// Inner loops: loops/<tier>.cpp.
 
 #include <ATen/Dispatch.h>
 
@@ -9,6 +10,7 @@
 #include "../device/norm_leaky_relu.h"
 #include "active_tier.h"
 #include "large_memory.h"
+#include "norm_steps.h"
 #include "norm_walk.h"
 
 namespace leakyrelu_ext {
@@ -156,8 +158,7 @@ class Forward {
     steps_.over_units(
         [&](const NormLot& lot) {
           moments(
-              input_ + lot.begin, walk_.rows_of_moments(lot), walk_.rows_per_moments(),
-              pairs_.get() + 2 * lot.moments);
+              input_ + lot.begin, walk_.rows_of_moments(lot), walk_.rows_per_moments(), pairs_.get() + 2 * lot.moments);
         },
         [&](int64_t group) { finish(group); }, [&](const NormLot& lot) { activate(lot); });
     if (call_.running_mean.has_value()) {
@@ -401,19 +402,17 @@ struct NormCpu {
   }
 
   static void forward(const NormForward& call) {
-    AT_DISPATCH_FLOATING_TYPES_AND2(
-        at::kHalf, at::kBFloat16, call.input.scalar_type(), "norm_leaky_relu", [&] {
-          call.shape.channels_innermost ? Forward<scalar_t, cpu::NormColumns>(call).run()
-                                        : Forward<scalar_t, cpu::NormPlanes>(call).run();
-        });
+    AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, call.input.scalar_type(), "norm_leaky_relu", [&] {
+      call.shape.channels_innermost ? Forward<scalar_t, cpu::NormColumns>(call).run()
+                                    : Forward<scalar_t, cpu::NormPlanes>(call).run();
+    });
   }
 
   static void backward(const NormBackward& call) {
-    AT_DISPATCH_FLOATING_TYPES_AND2(
-        at::kHalf, at::kBFloat16, call.input.scalar_type(), "norm_leaky_relu", [&] {
-          call.shape.channels_innermost ? Backward<scalar_t, cpu::NormColumns>(call).run()
-                                        : Backward<scalar_t, cpu::NormPlanes>(call).run();
-        });
+    AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, call.input.scalar_type(), "norm_leaky_relu", [&] {
+      call.shape.channels_innermost ? Backward<scalar_t, cpu::NormColumns>(call).run()
+                                    : Backward<scalar_t, cpu::NormPlanes>(call).run();
+    });
   }
 };
 

@@ -40,14 +40,18 @@ class NormPlanes {
         pixels_(shape.pixels),
         of_channels_(in_order && shape.over_batch()),
         over_batch_(!in_order && shape.over_batch()),
-        rows_of_group_(of_channels_ ? channels_ : over_batch_ ? shape.samples : shape.channels_per_group()),
+        rows_of_group_(
+            of_channels_      ? channels_
+                : over_batch_ ? shape.samples
+                              : shape.channels_per_group()),
         groups_(of_channels_ ? shape.samples : shape.sizes().groups),
         lots_of_row_(at::divup(pixels_, kLotElements)) {
     const int64_t fitting = std::max<int64_t>(1, kLotElements / pixels_);
     rows_of_lot_ = std::min(rows_of_group_, fitting);
     lots_of_group_ = at::divup(rows_of_group_, rows_of_lot_) * lots_of_row_;
     // Small groups that lie one after the other share a unit, and a lot.
-    groups_of_unit_ = of_channels_ || over_batch_ || lots_of_group_ > 1 ? 1 : std::max<int64_t>(1, fitting / rows_of_group_ / 2);
+    groups_of_unit_ =
+        of_channels_ || over_batch_ || lots_of_group_ > 1 ? 1 : std::max<int64_t>(1, fitting / rows_of_group_ / 2);
   }
 
   int64_t units() const {
@@ -174,12 +178,13 @@ class NormColumns {
     const bool rest = j == whole_lots_; // less than a row
     const int64_t pixel = stretch * pixels_ + (rest ? pixels_ / copies_ : j * rows_of_lot_) * copies_;
     const int64_t n = (rest ? pixels_ % copies_ : copies_) * channels_;
-    return {pixel * channels_,
-            {n, rows_of(j), n, 0},
-            stretch * copies_ * channels_,
-            pixel * mask_bytes(channels_),
-            number * (groups_in_a_row_ ? groups_of_unit_ : copies_ * channels_),
-            number * copies_ * channels_};
+    return {
+        pixel * channels_,
+        {n, rows_of(j), n, 0},
+        stretch * copies_ * channels_,
+        pixel * mask_bytes(channels_),
+        number * (groups_in_a_row_ ? groups_of_unit_ : copies_ * channels_),
+        number * copies_ * channels_};
   }
 
   PerChannel kind_of_moments() const {
@@ -268,75 +273,10 @@ class NormColumns {
   int64_t pixels_;    // of a stretch
   int64_t groups_of_unit_;
   bool groups_in_a_row_; // each is consecutive in memory
-  int64_t copies_; // pixels in a row
+  int64_t copies_;       // pixels in a row
   int64_t rows_of_lot_;
   int64_t whole_lots_; // of whole rows
   int64_t lots_of_stretch_;
-};
-
-template <class Walk>
-class NormSteps {
- public:
-  NormSteps(const Walk& walk, const NormShape& shape) : walk_(walk), shape_(shape) {}
-
-  /// Runs step(lot) for all lots, in parallel.
-  template <typename Step>
-  void over_lots(const Step& step, bool backwards = false) const {
-    parallel(walk_.units() * walk_.lots_of_unit(), [&](int64_t begin, int64_t end) {
-      for (const auto i : c10::irange(begin, end)) {
-        step(walk_.lot(backwards ? begin + end - 1 - i : i));
-      }
-    });
-  }
-
-  /// Runs before(lot) for all lots, between(group) for all groups, and then after(lot) for all lots: the last ones first,
-  /// which the caches still hold.
-  template <typename Before, typename Between, typename After>
-  void over_units(const Before& before, const Between& between, const After& after) const {
-    const int64_t units = walk_.units(), groups = shape_.sizes().groups, threads = at::get_num_threads();
-    if (units < kUnitsPerThread * threads && units % threads != 0) {
-      over_lots(before);
-      parallel(groups, [&](int64_t begin, int64_t end) {
-        for (const auto group : c10::irange(begin, end)) {
-          between(group);
-        }
-      });
-      over_lots(after, /*backwards=*/true);
-      return;
-    }
-    // Small units go through each step together: then they do not wait for one another's divisions and roots.
-    const int64_t lots = walk_.lots_of_unit(), of_unit = walk_.groups_of_unit();
-    const int64_t together = std::max<int64_t>(1, kLotElements * units / shape_.numel());
-    parallel(units, [&](int64_t begin, int64_t end) {
-      for (int64_t first = begin; first < end; first += together) {
-        const int64_t last = std::min(end, first + together);
-        for (const auto number : c10::irange(first * lots, last * lots)) {
-          before(walk_.lot(number));
-        }
-        for (const auto group : c10::irange(first * of_unit, std::min(groups, last * of_unit))) {
-          between(group);
-        }
-        for (int64_t number = last * lots - 1; number >= first * lots; --number) {
-          after(walk_.lot(number));
-        }
-      }
-    });
-  }
-
- private:
-  static constexpr int64_t kUnitsPerThread = 8;
-  static constexpr int64_t kGrainElements = 16384;
-  static constexpr int64_t kRowElements = 64; // take as long as what a channel of a sample takes besides
-
-  /// Calls step(begin, end) for parts of [0, count), which together are all elements.
-  template <typename Step>
-  void parallel(int64_t count, const Step& step) const {
-    const int64_t cost = shape_.numel() + kRowElements * shape_.samples * shape_.channels;
-    at::parallel_for(0, count, std::max<int64_t>(1, kGrainElements * count / cost), step);
-  }
-
-  const Walk& walk_;
-  const NormShape& shape_;
 };
 
 } // namespace leakyrelu_ext::cpu

@@ -7,15 +7,15 @@ namespace leakyrelu_ext::cpu {
 namespace {
 
 template <class Lanes>
-constexpr auto has_first(int) -> decltype(
-    Lanes::load_first(static_cast<const typename Lanes::scalar_t*>(nullptr), int64_t()),
-    Lanes::load_opmath_first(static_cast<const opmath_t<typename Lanes::scalar_t>*>(nullptr), int64_t()), bool()) {
+constexpr auto has_first(const typename Lanes::scalar_t* none) -> decltype(Lanes::load_first(none, 0), bool()) {
   return true;
 }
 template <class Lanes>
-constexpr bool has_first(long) {
+constexpr bool has_first(const void* /*none*/) {
   return false;
 }
+template <class Lanes>
+constexpr bool kHasFirst = has_first<Lanes>(static_cast<const typename Lanes::scalar_t*>(nullptr));
 
 /// Not std::copy_n, whose compiled copies the tiers would share.
 template <typename T>
@@ -27,7 +27,7 @@ void copy_first(const T* from, int64_t n, T* to) {
 
 template <class Lanes>
 typename Lanes::Register load_opmath_first(const opmath_t<typename Lanes::scalar_t>* from, int64_t n) {
-  if constexpr (has_first<Lanes>(0)) {
+  if constexpr (kHasFirst<Lanes>) {
     return Lanes::load_opmath_first(from, n);
   } else {
     opmath_t<typename Lanes::scalar_t> values[Lanes::width] = {};
@@ -77,7 +77,7 @@ struct First {
     return n;
   }
   Register load(const T* from) const {
-    if constexpr (has_first<Lanes>(0)) {
+    if constexpr (kHasFirst<Lanes>) {
       return Lanes::load_first(from, n);
     } else {
       T values[Lanes::width] = {};
@@ -86,7 +86,7 @@ struct First {
     }
   }
   void store(Stores /*stores*/, T* to, const Register& r) const {
-    if constexpr (has_first<Lanes>(0)) {
+    if constexpr (kHasFirst<Lanes>) {
       Lanes::store_first(to, r, n);
     } else {
       T values[Lanes::width];
