@@ -6,6 +6,7 @@
 //   backward(NormBackward)
 // and registers the ops with NormOps<Backend>::register_kernels(m).
 
+#include <ATen/MemoryOverlap.h>
 #include <ATen/core/Tensor.h>
 #include <c10/util/strides.h>
 #include <torch/library.h>
@@ -161,6 +162,9 @@ struct NormOps {
     check_norm_backward(
         "norm_leaky_relu_backward_", grad_output, given_input, statistics, weight, mask, num_groups, use_input_stats,
         negative_slope);
+    at::assert_no_partial_overlap(grad_output, given_input);
+    at::assert_no_overlap(grad_output, statistics);
+    at::assert_no_overlap(grad_output, mask);
     const at::Tensor input = given_input.contiguous(norm_memory_format(given_input));
     if (input.numel() == 0 || grad_output.strides() != input.strides()) {
       return composite::norm_leaky_relu_backward_(

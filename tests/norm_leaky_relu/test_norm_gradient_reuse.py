@@ -162,6 +162,12 @@ def test_the_op_in_place_refuses_what_it_cannot_do():
         op(grad[:1], *rest, [True] * 3)
     with pytest.raises(RuntimeError, match=r"norm_leaky_relu_backward_.*argument 'grad_output' must not require grad"):
         op(grad.clone().requires_grad_(), *rest, [True] * 3)
+    memory = randn(x.numel() + 16)
+    overlapping = memory[16:].view(SHAPE)
+    for of in (memory[: x.numel()].view(SHAPE), memory[: rest[1].numel()]):
+        arguments = [of, *rest[1:]] if of.dim() == 4 else [rest[0], of, *rest[2:]]
+        with pytest.raises(RuntimeError, match="unsupported operation: some elements"):
+            op(overlapping, *arguments, [True] * 3)
     with torch.inference_mode():
         inference = grad.clone()
     with pytest.raises(RuntimeError, match="inference"):
