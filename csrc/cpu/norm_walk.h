@@ -3,8 +3,8 @@
 // others: a unit's lots can go through all steps while they are in a core's cache. Neither depends on the number of
 // threads, nor do the results. NormPlanes: channels are rows of pixels. NormColumns: pixels are rows of channels.
 //
-// Results that loops write for a lot are pairs. Those of moments are numbered by group, those of sums by entry, each
-// with the same number of pairs.
+// What loops write for a lot are pairs. NormPlanes numbers those of moments by group and those of sums by entry, NormColumns
+// as they come: one for each element of a lot's row.
 
 #include <ATen/Parallel.h>
 #include <c10/util/irange.h>
