@@ -12,7 +12,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch.distributed as dist
 
@@ -54,7 +54,7 @@ def results(program: str, contestant: str) -> dict[str, list[str]]:
 
 
 def run_checks(checks: dict[str, Callable[[Any], None]], contestant: Any, output: str) -> None:
-    """What such a program does in each process."""
+    """What such a program does in each process. Does not return: see :func:`leave`."""
     assert leakyrelu_ext.__file__ == os.environ["LEAKYRELU_EXT_FILE"]
     dist.init_process_group("gloo")
     errors = {}
@@ -67,3 +67,15 @@ def run_checks(checks: dict[str, Callable[[Any], None]], contestant: Any, output
         dist.barrier()
     Path(output).write_text(json.dumps(errors))
     dist.destroy_process_group()
+    leave()
+
+
+def leave() -> NoReturn:
+    """Ends the process without the interpreter's shutdown, in which gloo's threads may still let go of tensors.
+
+    A thread that asks for Python's lock then is ended, and the whole process with it: "terminate called without an active
+    exception" (pytorch#179291, #190489).
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

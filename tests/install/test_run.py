@@ -196,7 +196,7 @@ def test_what_install_refuses_ends_it_in_one_sentence(program):
 
 
 TRAINING = """
-import json, os, sys, torch
+import atexit, json, os, sys, torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -220,6 +220,9 @@ dist.all_gather_object(gathered, losses)
 if dist.get_rank() == 0:
     print("losses", json.dumps(gathered))
 dist.destroy_process_group()
+sys.stdout.flush()
+atexit._run_exitfuncs()  # the statistics
+os._exit(0)  # a gloo thread that lets go of a tensor during Python's shutdown ends the process (pytorch#179291)
 """
 
 
