@@ -73,7 +73,8 @@ PARTIALS_KERNEL = re.compile(r"sum_partials_kernel<(?P<opmath>float|double), (?P
 TRUE = ("true", "(bool)1")
 FLAG = r"(?:, (?P<{}>true|false|\(bool\)[01]))?"
 NORM_KERNEL = re.compile(
-    rf"norm_(?P<what>[a-z_]+)_kernel<(?P<dtype>[\w:]+|\(bool\)[01]) ?{FLAG.format('first')}{FLAG.format('second')}>"
+    rf"norm_(?P<what>[a-z_]+)_kernel<(?P<dtype>[\w:]+|\(bool\)[01]) ?"
+    rf"{FLAG.format('first')}{FLAG.format('second')}{FLAG.format('third')}>"
 )
 # Of norm_leaky_relu: what there is in planes and in columns, and with what each is there once more.
 NORM_LAYOUTS = ("moments", "forward", "sums", "backward")
@@ -95,7 +96,7 @@ NORM_TENSORS = {
 }
 # Per dtype: dense, strided (also forward in place) twice, bias_leaky_relu, sum of partials.
 KERNELS = 2 + 3 + 3 + 3 + 2
-NORM_KERNELS = 2 + 4 + 4 + 4 + 2 + 2 + 3  # per dtype: in the order of NORM_LAYOUTS, held, finish and update
+NORM_KERNELS = 2 + 8 + 4 + 8 + 2 + 2 + 3  # per dtype: in the order of NORM_LAYOUTS, held, finish and update
 NORM_JOINS = 2
 
 
@@ -177,10 +178,10 @@ def norm_kernel(found: re.Match[str]) -> Kernel:
     what = found["what"].replace("_", " ")
     if what == "join":  # of doubles
         return Kernel("norm_leaky_relu", "join moments" if found["dtype"] in TRUE else "join sums", "float64")
-    yes = [found[name] in TRUE for name in ("first", "second") if found[name]]
+    yes = [found[name] in TRUE for name in ("first", "second", "third") if found[name]]
     layout = [("columns" if yes.pop(0) else "planes")] if what in NORM_LAYOUTS else []
-    extra = [NORM_EXTRAS[what]] if yes and yes[0] else []
-    return Kernel("norm_leaky_relu", ", ".join([what, *layout, *extra]), DTYPES[found["dtype"]])
+    extras = [extra for extra, there in zip((NORM_EXTRAS.get(what), "folded"), yes, strict=False) if there]
+    return Kernel("norm_leaky_relu", ", ".join([what, *layout, *extras]), DTYPES[found["dtype"]])
 
 
 def kernel_named(demangled: str) -> Kernel | None:
@@ -248,7 +249,7 @@ def violations_of(code: Code, kernel: Kernel, arch: str) -> list[str]:
 
 def norm_tensors(kernel: Kernel) -> int:
     """That a pass of norm_leaky_relu reads or writes; 0 for what is no such pass."""
-    return NORM_TENSORS.get(re.sub(", (planes|columns)", "", kernel.what), 0) if kernel.of_norm else 0
+    return NORM_TENSORS.get(re.sub(", (planes|columns|folded)", "", kernel.what), 0) if kernel.of_norm else 0
 
 
 def instructions_per_element(code: Code, kernel: Kernel) -> float:
@@ -317,11 +318,11 @@ def main() -> None:
     if bounds != expected:
         violations.append(f"launch bounds of {dict(bounds)} threads instead of {expected}")
 
-    header = f"{'order':17} {'pass':24} {'dtype':9}" + "".join(f"{'sm_' + arch:>10}" for arch in wanted)
+    header = f"{'order':17} {'pass':32} {'dtype':9}" + "".join(f"{'sm_' + arch:>10}" for arch in wanted)
     print("Registers, and the share of a multiprocessor's threads that they let be resident; bytes per element, counted")
     print(header + f"{'loaded':>9}{'stored':>9}{'minimum':>9}{'sectors':>9}")
     for kernel, by_arch in sorted(codes.items()):
-        line = f"{kernel.order:17} {kernel.what:24} {kernel.dtype:9}"
+        line = f"{kernel.order:17} {kernel.what:32} {kernel.dtype:9}"
         for arch in wanted:
             code = by_arch.get(arch)
             if code is None:

@@ -2,7 +2,7 @@
 // norm_leaky_relu's backward: sums over all lines, what follows from them for each group and parameter, then the gradients.
 // Pairs are as in norm_forward.cuh. Free of ATen.
 
-#include "norm_block.cuh"
+#include "norm_folded.cuh"
 
 namespace leakyrelu_ext::cuda {
 
@@ -129,25 +129,36 @@ struct NormChain {
     rstd[0] = of_rstd;
   }
 
+  /// Of a line's, in shared memory; first: the first channel's place.
+  __device__ __forceinline__ void take(const opmath (&of_line)[3][kFoldedChannels], int first) {
+#pragma unroll
+    for (int j = 0; j < channels; ++j) {
+      along[j] = of_line[0][first + j];
+      offset[j] = of_line[1][first + j];
+      rstd[j] = of_line[2][first + j];
+    }
+  }
+
   /// entry: of the first channel.
   __device__ __forceinline__ void load(const NormCoefficients<const opmath>& coefficients, int64_t entry) {
-    of_statistics = coefficients.along != nullptr;
-    if (of_statistics) {
-      load_values(along, coefficients.along + entry);
-      load_values(offset, coefficients.offset + entry);
-      load_values(rstd, coefficients.rstd + entry);
-    }
+    load_values(along, coefficients.along + entry);
+    load_values(offset, coefficients.offset + entry);
+    load_values(rstd, coefficients.rstd + entry);
   }
 };
 
 template <typename T>
 struct NormFinishBackward {
-  const double* pairs;
+  const double* pairs; // nullptr: no sums are wanted
   NormStatistics<const opmath_t<T>> statistics;
+  bool of_statistics; // whether the input's gradient is wanted, and the statistics depend on the input
   NormCoefficients<opmath_t<T>> coefficients;
   int64_t groups; // blocks for coefficients; 0: none. After them one per channel, if its gradients are wanted
   NormValues<T> grad_weight, grad_bias;
 
+  __host__ __device__ __forceinline__ bool of_parameters() const {
+    return grad_weight.data != nullptr || grad_bias.data != nullptr;
+  }
   __device__ __forceinline__ void write_parameters(int64_t channel, double of_bias, double of_weight) const {
     if (grad_weight.data != nullptr) {
       grad_weight.write(channel, of_weight);
@@ -197,6 +208,59 @@ __global__ C10_LAUNCH_BOUNDS_2(kNormThreads, 4) void norm_finish_backward_kernel
   }
 }
 
+/// What norm_finish_backward_kernel does, for the groups of a block's line, by that block; for parameters by the first one of
+/// the line in all samples. chains: along, offset and rstd of the line's channels. shared: 2 * kNormThreads values.
+template <typename T>
+__device__ __forceinline__ void finish_line_backward(
+    const NormWalk& walk,
+    const NormFinishBackward<T>& finish,
+    double* shared,
+    opmath_t<T> (&chains)[3][kFoldedChannels]) {
+  const NormPlace place(walk);
+  const FoldedLine line(walk, place);
+  const auto thread = static_cast<int>(threadIdx.x);
+  const int64_t stretch = place.stretch * walk.channels;
+  double sums[2];
+  if (finish.of_statistics) {
+    add_up(line.groups, line.pairs, shared, sums, [&](int i, double (&to)[2]) {
+      line.with_pair(i, [&](int64_t channel, int64_t split) {
+        const double* const pair = finish.pairs + 2 * (split * walk.stretches * walk.channels + stretch + channel);
+        const auto scale = static_cast<double>(finish.statistics.scale[stretch + channel]);
+        to[0] += scale * pair[0];
+        to[1] += scale * pair[1];
+      });
+    });
+    if (thread < line.groups) {
+      shared[thread] = sums[0];
+      shared[kNormThreads + thread] = sums[1];
+    }
+    __syncthreads();
+    if (thread < line.count) {
+      const int group = line.group_of(thread);
+      const opmath_t<T> rstd = finish.statistics.rstd[(stretch + line.first + thread) / line.of_group];
+      NormChain<opmath_t<T>, 1> chain;
+      chain.set(shared[group], shared[kNormThreads + group], rstd, walk.elements_of_group);
+      chains[0][thread] = chain.along[0];
+      chains[1][thread] = chain.offset[0];
+      chains[2][thread] = chain.rstd[0];
+    }
+    __syncthreads();
+  }
+  if (place.split == 0 && place.stretch == 0 && finish.of_parameters()) {
+    const int channels = static_cast<int>(walk.channels), channel = static_cast<int>(line.first) + thread % line.count;
+    const int stretches = static_cast<int>(walk.stretches), splits = static_cast<int>(walk.splits);
+    add_up(line.count, splits * stretches, shared, sums, [&](int i, double (&to)[2]) {
+      const double* const pair = finish.pairs + 2 * (i * channels + channel);
+      const int group = (i % stretches * channels + channel) / line.of_group;
+      to[0] += pair[0];
+      to[1] += pair[1] * static_cast<double>(finish.statistics.rstd[group]);
+    });
+    if (thread < line.count) {
+      finish.write_parameters(channel, sums[0], sums[1]);
+    }
+  }
+}
+
 /// Outputs of a backward; nullptr: not wanted.
 template <typename T>
 struct NormGradOutputs {
@@ -237,11 +301,13 @@ __device__ __forceinline__ void turn_into_gradients(
   }
 }
 
-template <typename T, bool columns, bool with_mask, int chunk>
+template <typename T, bool columns, bool with_mask, bool folded, int chunk>
 __device__ __forceinline__ void write_gradients(
     const NormGradients<T>& gradients,
     const NormCoefficients<const opmath_t<T>>& coefficients,
+    const opmath_t<T> (&chains)[3][kFoldedChannels],
     const NormGradOutputs<T>& outputs,
+    bool of_statistics,
     const NormWalk& walk) {
   constexpr int at_once = 2;
   constexpr int channels = columns ? chunk : 1;
@@ -252,8 +318,13 @@ __device__ __forceinline__ void write_gradients(
   if (items.active()) {
     const int64_t entry = place.stretch * walk.channels + items.channel();
     affine.load(gradients.statistics, entry);
-    chain.load(coefficients, entry);
+    if (of_statistics && folded) {
+      chain.take(chains, items.lane() * chunk);
+    } else if (of_statistics) {
+      chain.load(coefficients, entry);
+    }
   }
+  chain.of_statistics = of_statistics;
   for (int64_t done = place.begin; done < place.end; done += at_once * walk.groups) {
     Chunk<T, chunk> grads[at_once], inputs[at_once];
     int64_t elements[at_once];
@@ -280,23 +351,32 @@ __device__ __forceinline__ void write_gradients(
   }
 }
 
-template <typename T, bool columns, bool with_mask>
+/// folded: as the walk, if there are sums; coefficients come from them, otherwise from before.
+template <typename T, bool columns, bool with_mask, bool folded>
 __global__ C10_LAUNCH_BOUNDS_2(kNormThreads, (columns || with_mask ? 2 : 3)) void norm_backward_kernel(
     const __grid_constant__ NormGradients<T> gradients,
     const __grid_constant__ NormCoefficients<const opmath_t<T>> coefficients,
+    const __grid_constant__ NormFinishBackward<T> finish,
     const __grid_constant__ NormGradOutputs<T> outputs,
     const __grid_constant__ NormWalk walk) {
-  if (walk.wide) {
-    write_gradients<T, columns, with_mask, kChunk<T>>(gradients, coefficients, outputs, walk);
+  __shared__ double shared[2 * kNormThreads];
+  __shared__ opmath_t<T> chains[3][kFoldedChannels];
+  if (folded) {
+    finish_line_backward(walk, finish, shared, chains);
+  }
+  const bool of_statistics = folded ? finish.of_statistics : coefficients.along != nullptr;
+  if (walk.wide) { // uniform for all threads
+    write_gradients<T, columns, with_mask, folded, kChunk<T>>(
+        gradients, coefficients, chains, outputs, of_statistics, walk);
   } else {
-    write_gradients<T, columns, with_mask, 1>(gradients, coefficients, outputs, walk);
+    write_gradients<T, columns, with_mask, folded, 1>(gradients, coefficients, chains, outputs, of_statistics, walk);
   }
 }
 
 /// pairs: walk.pairs() of them.
 template <typename T>
 cudaError_t run_norm_sums(const NormGradients<T>& gradients, const NormWalk& walk, double* pairs, cudaStream_t stream) {
-  return with_columns(walk, [&](auto columns) {
+  return with_constant(walk.columns, [&](auto columns) {
     const auto kernel = gradients.mask != nullptr ? norm_sums_kernel<T, columns.value, true>
                                                   : norm_sums_kernel<T, columns.value, false>;
     return launch_norm(kernel, walk.blocks(), walk.threads, stream, gradients, walk, pairs);
@@ -306,7 +386,7 @@ cudaError_t run_norm_sums(const NormGradients<T>& gradients, const NormWalk& wal
 template <typename T>
 cudaError_t run_norm_finish_backward(const NormWalk& walk, NormFinishBackward<T> finish, cudaStream_t stream) {
   finish.groups = finish.coefficients.along == nullptr ? 0 : walk.groups_of_all();
-  const bool of_parameters = finish.grad_weight.data != nullptr || finish.grad_bias.data != nullptr;
+  const bool of_parameters = finish.of_parameters();
   const int threads = threads_for(walk.splits * std::max(walk.channels_of_group, of_parameters ? walk.stretches : 1));
   const int64_t blocks = finish.groups + (of_parameters ? walk.channels : 0);
   return launch_norm(norm_finish_backward_kernel<T>, blocks, threads, stream, walk, finish);
@@ -316,13 +396,18 @@ template <typename T>
 cudaError_t run_norm_backward(
     const NormGradients<T>& gradients,
     const NormCoefficients<const opmath_t<T>>& coefficients,
+    const NormFinishBackward<T>& finish,
     const NormGradOutputs<T>& outputs,
     const NormWalk& walk,
     cudaStream_t stream) {
-  return with_columns(walk, [&](auto columns) {
-    const auto kernel = gradients.mask != nullptr ? norm_backward_kernel<T, columns.value, true>
-                                                  : norm_backward_kernel<T, columns.value, false>;
-    return launch_norm(kernel, walk.blocks(), walk.threads, stream, gradients, coefficients, outputs, walk);
+  return with_constant(walk.columns, [&](auto columns) {
+    return with_constant(gradients.mask != nullptr, [&](auto with_mask) {
+      return with_constant(walk.folded && finish.pairs != nullptr, [&](auto folded) {
+        return launch_norm(
+            norm_backward_kernel<T, columns.value, with_mask.value, folded.value>, walk.blocks(), walk.threads, stream,
+            gradients, coefficients, finish, outputs, walk);
+      });
+    });
   });
 }
 

@@ -151,6 +151,15 @@ struct NormAffine {
     load_values(scale, statistics.scale + entry);
     load_values(shift, statistics.shift + entry);
   }
+  /// Of a line's, in shared memory; first: the first channel's place.
+  __device__ __forceinline__ void take(const opmath (&of_line)[3][kFoldedChannels], int first) {
+#pragma unroll
+    for (int j = 0; j < channels; ++j) {
+      mean[j] = of_line[0][first + j];
+      scale[j] = of_line[1][first + j];
+      shift[j] = of_line[2][first + j];
+    }
+  }
 };
 
 /// Calls each(pair, elements) for the group's pairs, spread over the block's threads.
@@ -209,10 +218,10 @@ inline int threads_for(int64_t count) {
   return std::max(kRow, at_least_power_of_two(count, kNormThreads));
 }
 
-/// Calls run(columns) with a constant.
+/// Calls run(condition) with a constant.
 template <typename Run>
-cudaError_t with_columns(const NormWalk& walk, const Run& run) {
-  return walk.columns ? run(std::true_type()) : run(std::false_type());
+cudaError_t with_constant(bool condition, const Run& run) {
+  return condition ? run(std::true_type()) : run(std::false_type());
 }
 
 /// Joins the pairs of each entry into one, a block per entry. moments: of moments; else of sums.
@@ -240,7 +249,8 @@ __global__ C10_LAUNCH_BOUNDS_2(kNormThreads, 4) void norm_join_kernel(
 
 /// Whether a block would have too many pairs to add up for a group: they are joined by entry before.
 inline bool has_many_pairs(const NormWalk& walk) {
-  return walk.channels_of_group > 1 && walk.splits > 1 && walk.splits * walk.channels_of_group > 4 * kNormThreads;
+  return !walk.folded && walk.channels_of_group > 1 && walk.splits > 1 &&
+      walk.splits * walk.channels_of_group > 4 * kNormThreads;
 }
 
 /// The walk of entries instead of groups, and that of joined pairs.

@@ -2,9 +2,9 @@
 // norm_leaky_relu's forward: moments of all lines, what follows from them for each group, then the results. Free of ATen.
 //
 // Each block writes its moments to their own place among the "pairs" (two doubles per channel and split); the next kernel
-// joins those of a group. No atomics: the same result each time.
+// joins those of a group, which in a small tensor is the one that computes results. No atomics: the same result each time.
 
-#include "norm_block.cuh"
+#include "norm_folded.cuh"
 
 namespace leakyrelu_ext::cuda {
 
@@ -223,6 +223,64 @@ __global__ C10_LAUNCH_BOUNDS_2(kNormThreads, 4) void norm_update_kernel(
   }
 }
 
+/// What norm_finish_kernel does, for the groups of a block's line, by that block. affines: mean, scale and shift of the
+/// line's channels. shared: 2 * kNormThreads values.
+template <typename T>
+__device__ __forceinline__ void finish_line(
+    const NormWalk& walk, const NormFinish<T>& finish, double* shared, opmath_t<T> (&affines)[3][kFoldedChannels]) {
+  const NormPlace place(walk);
+  const FoldedLine line(walk, place);
+  const auto n = static_cast<double>(walk.elements_of_group);
+  const auto thread = static_cast<int>(threadIdx.x);
+  const int64_t stretch = place.stretch * walk.channels;
+  if (finish.pairs != nullptr) {
+    const auto pair_of = [&](int64_t channel, int64_t split) {
+      return finish.pairs + 2 * (split * walk.stretches * walk.channels + stretch + channel);
+    };
+    double mean[1], distances[1];
+    add_up(line.groups, line.pairs, shared, mean, [&](int i, double (&sums)[1]) {
+      line.with_pair(i, [&](int64_t channel, int64_t split) {
+        sums[0] += pair_of(channel, split)[0] * static_cast<double>(walk.elements_of_split(split));
+      });
+    });
+    mean[0] /= n;
+    add_up(line.groups, line.pairs, shared, distances, [&](int i, double (&sums)[1]) {
+      line.with_pair(i, [&](int64_t channel, int64_t split) {
+        const double* const pair = pair_of(channel, split);
+        const double apart = pair[0] - mean[0];
+        sums[0] += pair[1] + apart * apart * static_cast<double>(walk.elements_of_split(split));
+      });
+    });
+    if (thread < line.groups) {
+      shared[thread] = mean[0];
+      shared[kNormThreads + thread] = distances[0];
+    }
+    __syncthreads();
+  }
+  if (thread < line.count) {
+    const int64_t channel = line.first + thread, entry = stretch + channel;
+    const int group = line.group_of(thread);
+    const bool of_input = finish.pairs != nullptr;
+    const double mean = of_input ? shared[group] : finish.running_mean.read(channel, 0);
+    const double variance = of_input ? shared[kNormThreads + group] / n : finish.running_var.read(channel, 1);
+    const double rstd = 1 / std::sqrt(variance + finish.eps);
+    const auto affine = finish.affine(channel, mean, rstd);
+    affines[0][thread] = affine.mean[0];
+    affines[1][thread] = affine.scale[0];
+    affines[2][thread] = affine.shift[0];
+    if (place.split == 0) {
+      finish.write_entry(entry, affine);
+      if (entry % line.of_group == 0) {
+        finish.statistics.rstd[entry / line.of_group] = static_cast<opmath_t<T>>(rstd);
+        if (of_input) {
+          finish.update(walk, entry / line.of_group, mean, shared[kNormThreads + group] / (n - 1));
+        }
+      }
+    }
+  }
+  __syncthreads();
+}
+
 /// What a forward reads and writes.
 template <typename T>
 struct NormOutputs {
@@ -270,13 +328,17 @@ __device__ __forceinline__ void store_norm_bits(uint8_t* byte, unsigned bits, bo
   }
 }
 
-template <typename T, bool columns, bool with_residual, int chunk>
-__device__ __forceinline__ void write_outputs(const NormOutputs<T>& outputs, const NormWalk& walk) {
+/// affines: of the line's channels, if the walk is folded.
+template <typename T, bool columns, bool with_residual, bool folded, int chunk>
+__device__ __forceinline__ void write_outputs(
+    const NormOutputs<T>& outputs, const opmath_t<T> (&affines)[3][kFoldedChannels], const NormWalk& walk) {
   constexpr int at_once = columns || with_residual ? 2 : 4;
   const NormPlace place(walk);
   NormItems<columns, chunk> items(walk, place);
   NormAffine<opmath_t<T>, columns ? chunk : 1> affine;
-  if (items.active()) {
+  if (items.active() && folded) {
+    affine.take(affines, items.lane() * chunk);
+  } else if (items.active()) {
     affine.load(outputs.statistics, place.stretch * walk.channels + items.channel());
   }
   for (int64_t done = place.begin; done < place.end; done += at_once * walk.groups) {
@@ -310,21 +372,28 @@ __device__ __forceinline__ void write_outputs(const NormOutputs<T>& outputs, con
   }
 }
 
-/// leaky_relu((input - mean) * scale + shift + residual).
-template <typename T, bool columns, bool with_residual>
+/// leaky_relu((input - mean) * scale + shift + residual). folded: as the walk, if there is something to finish.
+template <typename T, bool columns, bool with_residual, bool folded>
 __global__ C10_LAUNCH_BOUNDS_2(kNormThreads, 3) void norm_forward_kernel(
-    const __grid_constant__ NormOutputs<T> outputs, const __grid_constant__ NormWalk walk) {
-  if (walk.wide) {
-    write_outputs<T, columns, with_residual, kChunk<T>>(outputs, walk);
+    const __grid_constant__ NormOutputs<T> outputs,
+    const __grid_constant__ NormFinish<T> finish,
+    const __grid_constant__ NormWalk walk) {
+  __shared__ double shared[2 * kNormThreads];
+  __shared__ opmath_t<T> affines[3][kFoldedChannels];
+  if (folded) {
+    finish_line(walk, finish, shared, affines);
+  }
+  if (walk.wide) { // uniform for all threads
+    write_outputs<T, columns, with_residual, folded, kChunk<T>>(outputs, affines, walk);
   } else {
-    write_outputs<T, columns, with_residual, 1>(outputs, walk);
+    write_outputs<T, columns, with_residual, folded, 1>(outputs, affines, walk);
   }
 }
 
 /// pairs: walk.pairs() of them.
 template <typename T>
 cudaError_t run_norm_moments(const T* input, const NormWalk& walk, double* pairs, cudaStream_t stream) {
-  return with_columns(walk, [&](auto columns) {
+  return with_constant(walk.columns, [&](auto columns) {
     return launch_norm(norm_moments_kernel<T, columns.value>, walk.blocks(), walk.threads, stream, input, walk, pairs);
   });
 }
@@ -341,11 +410,16 @@ cudaError_t run_norm_update(const NormWalk& walk, const NormFinish<T>& finish, c
 }
 
 template <typename T>
-cudaError_t run_norm_forward(const NormOutputs<T>& outputs, const NormWalk& walk, cudaStream_t stream) {
-  return with_columns(walk, [&](auto columns) {
-    const auto kernel = outputs.residual != nullptr ? norm_forward_kernel<T, columns.value, true>
-                                                    : norm_forward_kernel<T, columns.value, false>;
-    return launch_norm(kernel, walk.blocks(), walk.threads, stream, outputs, walk);
+cudaError_t run_norm_forward(
+    const NormOutputs<T>& outputs, const NormFinish<T>& finish, const NormWalk& walk, cudaStream_t stream) {
+  return with_constant(walk.columns, [&](auto columns) {
+    return with_constant(outputs.residual != nullptr, [&](auto with_residual) {
+      return with_constant(walk.folded, [&](auto folded) {
+        return launch_norm(
+            norm_forward_kernel<T, columns.value, with_residual.value, folded.value>, walk.blocks(), walk.threads,
+            stream, outputs, finish, walk);
+      });
+    });
   });
 }
 

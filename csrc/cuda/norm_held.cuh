@@ -151,7 +151,6 @@ __device__ __forceinline__ void write_held_gradients(
     const NormGradients<T>& gradients,
     const NormFinishBackward<T>& finish,
     const NormGradOutputs<T>& outputs,
-    bool of_statistics,
     double* pairs,
     const NormWalk& walk,
     void* held,
@@ -205,7 +204,7 @@ __device__ __forceinline__ void write_held_gradients(
   }
   __syncthreads();
   chain = {
-      of_statistics,
+      finish.of_statistics,
       {static_cast<opmath>(shared[0])},
       {static_cast<opmath>(shared[1])},
       {static_cast<opmath>(shared[2])}};
@@ -225,15 +224,14 @@ __global__ C10_LAUNCH_BOUNDS_2(kNormThreads, 3) void norm_held_backward_kernel(
     const __grid_constant__ NormGradients<T> gradients,
     const __grid_constant__ NormFinishBackward<T> finish,
     const __grid_constant__ NormGradOutputs<T> outputs,
-    bool of_statistics,
     double* pairs,
     const __grid_constant__ NormWalk walk) {
   __shared__ Chunk<T, kChunk<T>> held[2 * kHeld<T> / kChunk<T>];
   __shared__ double shared[kNormThreads];
   if (walk.wide) {
-    write_held_gradients<T, with_mask, kChunk<T>>(gradients, finish, outputs, of_statistics, pairs, walk, held, shared);
+    write_held_gradients<T, with_mask, kChunk<T>>(gradients, finish, outputs, pairs, walk, held, shared);
   } else {
-    write_held_gradients<T, with_mask, 1>(gradients, finish, outputs, of_statistics, pairs, walk, held, shared);
+    write_held_gradients<T, with_mask, 1>(gradients, finish, outputs, pairs, walk, held, shared);
   }
 }
 
@@ -250,14 +248,12 @@ cudaError_t run_norm_held_backward(
     const NormGradients<T>& gradients,
     const NormFinishBackward<T>& finish,
     const NormGradOutputs<T>& outputs,
-    bool of_statistics,
     double* pairs,
     const NormWalk& walk,
     cudaStream_t stream) {
   const auto kernel =
       gradients.mask != nullptr ? norm_held_backward_kernel<T, true> : norm_held_backward_kernel<T, false>;
-  return launch_norm(
-      kernel, walk.blocks(), walk.threads, stream, gradients, finish, outputs, of_statistics, pairs, walk);
+  return launch_norm(kernel, walk.blocks(), walk.threads, stream, gradients, finish, outputs, pairs, walk);
 }
 
 } // namespace leakyrelu_ext::cuda

@@ -1,5 +1,5 @@
 // norm_leaky_relu on CUDA. Schemas: ../ops.cpp. Arithmetic: ../element/norm_leaky_relu.h. Kernels: norm_forward.cuh,
-// norm_backward.cuh, norm_held.cuh.
+// norm_backward.cuh, norm_folded.cuh, norm_held.cuh.
 
 #include <ATen/Dispatch.h>
 #include <ATen/cuda/EmptyTensor.h>
@@ -14,6 +14,8 @@ namespace leakyrelu_ext {
 namespace {
 
 struct NormCuda {
+  static inline int64_t folded_bytes = cuda::kNormFoldedBytes; // the emulated tests change it
+
   static at::Tensor empty_strided(
       at::IntArrayRef sizes, at::IntArrayRef strides, at::ScalarType dtype, at::Device device) {
     return at::detail::empty_strided_cuda(sizes, strides, dtype, device);
@@ -61,8 +63,10 @@ struct NormCuda {
           pairs.join<true>(call.input, stream);
           finish.pairs = pairs.data();
         }
-        C10_CUDA_CHECK(cuda::run_norm_finish(pairs.walk_or(walk), finish, stream));
-        C10_CUDA_CHECK(cuda::run_norm_forward(outputs, walk, stream));
+        if (!walk.folded) {
+          C10_CUDA_CHECK(cuda::run_norm_finish(pairs.walk_or(walk), finish, stream));
+        }
+        C10_CUDA_CHECK(cuda::run_norm_forward(outputs, finish, walk, stream));
       }
       if (finish.of_groups != nullptr) {
         C10_CUDA_CHECK(cuda::run_norm_update(walk, finish, stream));
@@ -91,10 +95,15 @@ struct NormCuda {
       const auto written_if = [](const at::Tensor* tensor) {
         return tensor == nullptr ? cuda::NormValues<scalar_t>{} : written<scalar_t>(*tensor);
       };
-      cuda::NormFinishBackward<scalar_t> finish{nullptr, gradients.statistics,         {},
-                                                0,       written_if(call.grad_weight), written_if(call.grad_bias)};
+      cuda::NormFinishBackward<scalar_t> finish{nullptr,
+                                                gradients.statistics,
+                                                of_statistics,
+                                                {},
+                                                0,
+                                                written_if(call.grad_weight),
+                                                written_if(call.grad_bias)};
       if (!of_statistics && !of_parameters) {
-        C10_CUDA_CHECK(cuda::run_norm_backward(gradients, {}, outputs, walk, stream));
+        C10_CUDA_CHECK(cuda::run_norm_backward(gradients, {}, finish, outputs, walk, stream));
         return;
       }
       const auto held = cuda::held_walk<scalar_t>(walk);
@@ -102,7 +111,7 @@ struct NormCuda {
         const bool over_samples = of_parameters && walk.stretches > 1;
         const at::Tensor pairs = over_samples ? doubles(2 * held.pairs(), call.input) : at::Tensor();
         double* const to = over_samples ? pairs.mutable_data_ptr<double>() : nullptr;
-        C10_CUDA_CHECK(cuda::run_norm_held_backward(gradients, finish, outputs, of_statistics, to, held, stream));
+        C10_CUDA_CHECK(cuda::run_norm_held_backward(gradients, finish, outputs, to, held, stream));
         if (over_samples) {
           finish.pairs = to;
           C10_CUDA_CHECK(cuda::run_norm_finish_backward(held, finish, stream));
@@ -113,6 +122,10 @@ struct NormCuda {
       C10_CUDA_CHECK(cuda::run_norm_sums(gradients, walk, pairs.data(), stream));
       pairs.join<false>(call.input, stream);
       finish.pairs = pairs.data();
+      if (walk.folded && of_elements) {
+        C10_CUDA_CHECK(cuda::run_norm_backward(gradients, {}, finish, outputs, walk, stream));
+        return;
+      }
       at::Tensor coefficients;
       if (of_statistics) {
         const int64_t n = walk.entries();
@@ -123,7 +136,7 @@ struct NormCuda {
       C10_CUDA_CHECK(cuda::run_norm_finish_backward(pairs.walk_or(walk), finish, stream));
       if (of_elements) {
         const auto& [along, offset, rstd] = finish.coefficients;
-        C10_CUDA_CHECK(cuda::run_norm_backward(gradients, {along, offset, rstd}, outputs, walk, stream));
+        C10_CUDA_CHECK(cuda::run_norm_backward(gradients, {along, offset, rstd}, finish, outputs, walk, stream));
       }
     });
   }
@@ -133,7 +146,8 @@ struct NormCuda {
   static cuda::NormWalk walk_of(const NormShape& shape, std::initializer_list<const void*> memory) {
     const bool aligned = std::all_of(memory.begin(), memory.end(), cuda::is_aligned);
     return cuda::norm_walk<T>(
-        {shape.samples, shape.channels, shape.pixels, shape.groups_per_sample, shape.channels_innermost}, aligned);
+        {shape.samples, shape.channels, shape.pixels, shape.groups_per_sample, shape.channels_innermost}, aligned,
+        folded_bytes);
   }
 
   template <typename T>

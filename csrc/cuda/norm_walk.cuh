@@ -11,6 +11,7 @@
 // hold elements of the same byte.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "../element/activation.h"
@@ -61,6 +62,7 @@ struct NormWalk {
   int threads;
   bool columns;
   bool wide;
+  bool folded; // second passes add up the pairs of their groups themselves (norm_folded.cuh)
 
   int64_t entries() const {
     return stretches * channels;
@@ -96,13 +98,24 @@ constexpr int64_t kNormFewest = 2048;
 constexpr int64_t kNormMost = 16384;
 constexpr int64_t kNormMostOfColumns = 65536; // each split costs a pair per channel
 
+// Tensors up to this size take about as long as launches do: one less counts for more than pairs that are read several times.
+constexpr int64_t kNormFoldedBytes = int64_t(1) << 24;
+constexpr int64_t kFoldedPairs = int64_t(1)
+    << 22;                                // bytes that all blocks read; GPUs with few float64 units add them up, too
+constexpr int64_t kFoldedBlocks = 384;    // at least, or at most
+constexpr int64_t kFoldedOfBlock = 12288; // elements of a block
+constexpr int kFoldedLanes = 4;           // 64 bytes; the fewer channels a block has, the fewer pairs it reads
+constexpr int kFoldedChannels = 32;       // of a line, at most
+constexpr int kFoldedOfThread = 16;       // pairs
+
 /// `aligned`: the memory allows 16-byte accesses.
 template <typename T>
-NormWalk norm_walk(const NormLayout& layout, bool aligned) {
+NormWalk norm_walk(const NormLayout& layout, bool aligned, int64_t folded_bytes = kNormFoldedBytes) {
   const bool over_batch = layout.groups_per_sample == 0;
   const int64_t numel = layout.samples * layout.channels * layout.pixels;
+  const int64_t bytes = numel * static_cast<int64_t>(sizeof(T));
   const int64_t in_memory = layout.columns ? layout.channels : layout.pixels; // a row's elements
-  const int64_t bytes = mask_bytes(in_memory);
+  const int64_t mask = mask_bytes(in_memory);
   NormWalk walk{};
   walk.columns = layout.columns;
   walk.channels = layout.channels;
@@ -111,13 +124,14 @@ NormWalk norm_walk(const NormLayout& layout, bool aligned) {
   walk.elements_of_group = (over_batch ? layout.samples : walk.channels_of_group) * layout.pixels;
   walk.wide = aligned && in_memory % kMaskBits == 0;
   walk.chunk = walk.wide ? kChunk<T> : 1;
-  const int64_t items_of_row = bytes * kMaskBits / walk.chunk;
+  walk.folded = bytes <= folded_bytes; // unless that does not pay, see below
+  const int64_t items_of_row = mask * kMaskBits / walk.chunk;
   const int64_t most =
       std::clamp(ceil_div(numel, kNormBlocks), kNormFewest, layout.columns ? kNormMostOfColumns : kNormMost);
   if (layout.columns) {
     const int64_t pixels = (over_batch ? layout.samples : 1) * layout.pixels;
     const auto team = static_cast<int64_t>(kMaskBits) / walk.chunk;
-    walk.lines = ceil_div(items_of_row, kRow);
+    walk.lines = ceil_div(items_of_row, walk.folded && walk.wide ? kFoldedLanes : kRow);
     walk.lanes = static_cast<int>(ceil_div(ceil_div(items_of_row, walk.lines), team) * team);
     walk.lines = ceil_div(items_of_row, walk.lanes);
     walk.items = pixels;
@@ -125,9 +139,9 @@ NormWalk norm_walk(const NormLayout& layout, bool aligned) {
     walk.groups = walk.threads / walk.lanes;
     walk.width = walk.run = 1;
     walk.row = layout.channels;
-    walk.mask_row = bytes;
+    walk.mask_row = mask;
     walk.stretch = layout.pixels * layout.channels;
-    walk.mask_stretch = layout.pixels * bytes;
+    walk.mask_stretch = layout.pixels * mask;
     walk.line = static_cast<int64_t>(walk.lanes) * walk.chunk;
     walk.mask_line = walk.line / kMaskBits;
     walk.split = ceil_div(most, walk.line);
@@ -140,17 +154,37 @@ NormWalk norm_walk(const NormLayout& layout, bool aligned) {
     walk.width = layout.pixels;
     walk.run = items_of_row;
     walk.row = layout.channels * layout.pixels;
-    walk.mask_row = layout.channels * bytes;
+    walk.mask_row = layout.channels * mask;
     walk.stretch = walk.row;
     walk.mask_stretch = walk.mask_row;
     walk.line = layout.pixels;
-    walk.mask_line = bytes;
+    walk.mask_line = mask;
     walk.split = ceil_div(most, walk.chunk);
   }
-  // As many items for each thread, and splits of about the same size.
+  const int64_t channels_of_line = walk.columns ? walk.line : 1;
+  const int64_t of_group = walk.channels_of_group;
+  const bool cut = of_group % channels_of_line != 0 && channels_of_line % of_group != 0; // groups, in their midst
+  const int64_t groups_of_line =
+      cut ? ceil_div(channels_of_line - 1, of_group) + 1 : ceil_div(channels_of_line, of_group);
+  const int64_t pairs_of_split = groups_of_line * of_group;
+  constexpr auto pair_bytes = static_cast<int64_t>(2 * sizeof(double));
   walk.splits = ceil_div(walk.items, walk.split);
+  if (walk.folded) { // each block's pairs: no more bytes than half its elements
+    const int64_t most_bytes = std::min(bytes / 2, kFoldedPairs) / (walk.stretches * walk.lines);
+    const double most_splits = std::sqrt(static_cast<double>(most_bytes / (pairs_of_split * pair_bytes)));
+    walk.splits = std::clamp(static_cast<int64_t>(most_splits), int64_t(1), walk.splits);
+  }
+  // As many items for each thread, and splits of about the same size.
   walk.split = ceil_div(ceil_div(walk.items, walk.splits), walk.groups) * walk.groups;
   walk.splits = ceil_div(walk.items, walk.split);
+  const int64_t pairs = walk.splits * pairs_of_split;
+  const int64_t of_parameters = walk.splits * walk.stretches * channels_of_line; // pairs of the line's first block
+  if (walk.folded &&
+      (std::max(pairs, of_parameters) > kFoldedOfThread * walk.threads ||
+       walk.blocks() * pairs * pair_bytes > kFoldedPairs ||
+       walk.blocks() < std::min(kFoldedBlocks, numel / kFoldedOfBlock))) {
+    return norm_walk<T>(layout, aligned, 0);
+  }
   walk.reduction = at_least_power_of_two(walk.groups, kNormThreads) / 2;
   walk.width_divisor = Divisor<uint64_t>(walk.width);
   walk.run_divisor = Divisor<uint64_t>(walk.run);
@@ -159,7 +193,7 @@ NormWalk norm_walk(const NormLayout& layout, bool aligned) {
   walk.step = rows * walk.row + walk.step_in_run * walk.chunk;
   walk.wrap = walk.row - walk.run * walk.chunk;
   walk.mask_step = rows * walk.mask_row + walk.step_in_run * walk.chunk / kMaskBits;
-  walk.mask_wrap = walk.mask_row - bytes;
+  walk.mask_wrap = walk.mask_row - mask;
   return walk;
 }
 

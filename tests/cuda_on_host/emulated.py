@@ -27,6 +27,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Report:
+    launches: int
     blocks: int
     threads: int
     loads: Traffic
@@ -34,8 +35,8 @@ class Report:
 
 
 def report() -> Report:
-    blocks, threads, *traffic = torch.ops.cuda_on_host.report()
-    return Report(blocks, threads, Traffic(*traffic[:5]), Traffic(*traffic[5:]))
+    launches, blocks, threads, *traffic = torch.ops.cuda_on_host.report()
+    return Report(launches, blocks, threads, Traffic(*traffic[:5]), Traffic(*traffic[5:]))
 
 
 @contextmanager
@@ -55,6 +56,16 @@ def warp_size(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.ops.cuda_on_host.warp_size(32)
+
+
+@contextmanager
+def norms_folded_up_to(nbytes: int) -> Iterator[None]:
+    """Norms of larger tensors take a launch between their passes."""
+    before = torch.ops.cuda_on_host.fold_norms_up_to(nbytes)
+    try:
+        yield
+    finally:
+        torch.ops.cuda_on_host.fold_norms_up_to(before)
 
 
 def tile(dtype: torch.dtype) -> int:

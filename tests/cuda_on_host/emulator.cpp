@@ -450,6 +450,7 @@ bool run_grid(Dim3 grid, Dim3 block, size_t dynamic_bytes, void* stream, const s
     run_block();
   }
   end_launch(call->report);
+  ++call->report.launches;
   call->report.blocks += blocks;
   call->report.threads += blocks * block.x;
   return true;

@@ -46,6 +46,7 @@ struct Traffic {
 struct Report {
   Traffic loads;
   Traffic stores;
+  int64_t launches = 0;
   int64_t blocks = 0;
   int64_t threads = 0;
 };

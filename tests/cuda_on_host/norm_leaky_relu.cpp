@@ -4,6 +4,8 @@
 
 #include "csrc/ops.h"
 
+#include <utility>
+
 #include "checked.h"
 
 namespace leakyrelu_ext {
@@ -119,6 +121,12 @@ struct HostBackend {
 };
 
 } // namespace
+
+TORCH_LIBRARY_FRAGMENT(cuda_on_host, m) {
+  m.def("fold_norms_up_to(int bytes) -> int", [](int64_t bytes) {
+    return std::exchange(NormCuda::folded_bytes, bytes);
+  });
+}
 
 TORCH_LIBRARY_IMPL(leakyrelu_ext, CPU, m) {
   NormOps<HostBackend>::register_kernels(m);

@@ -15,7 +15,7 @@ Report last_report;
 constexpr int64_t kLargestDetailed = int64_t{1} << 22; // elements, with gaps; beyond, the gaps are not watched
 
 std::vector<int64_t> report() {
-  std::vector<int64_t> result{last_report.blocks, last_report.threads};
+  std::vector<int64_t> result{last_report.launches, last_report.blocks, last_report.threads};
   for (const auto& traffic : {last_report.loads, last_report.stores}) {
     result.insert(
         result.end(),

@@ -38,6 +38,8 @@ FAULTS = {
     "inexact sums kept": ("norm_forward.cuh", "is_finite(moments.mean) ? moments.mean : 0;\n      all_exact = all_exact && exact;", "is_finite(moments.mean) ? moments.mean : 0;", "AssertionError|not written"),
     "statistics read before they are shared": ("norm_held.cuh", "    shared[2] = affine.shift[0];\n  }\n  __syncthreads();", "    shared[2] = affine.shift[0];\n  }", "without a barrier"),
     "gradients of a neighbour's group": ("norm_backward.cuh", "const int64_t entry = group * walk.channels_of_group + k;", "const int64_t entry = group + k * walk.channels_of_group;", "AssertionError|written twice|bytes of"),
+    "statistics written by every block": ("norm_forward.cuh", "if (place.split == 0) {", "if (place.split >= 0) {", "written twice"),
+    "the first group's sums for all": ("norm_folded.cuh", "static_cast<int>(first - begin + i) / of_group", "0 * i", "AssertionError"),
 }  # fmt: skip
 # One of each kind: bounds, bits, alignment, the host's side, barriers, sums. The others are for `make cuda-check` by hand.
 ALWAYS = {

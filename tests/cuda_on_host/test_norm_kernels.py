@@ -1,13 +1,15 @@
 """norm_leaky_relu's CUDA source, run thread by thread on the host, where its paths part: what a block holds and what not,
-planes and columns, accesses of 16 bytes and of one element, one split and several. What all devices have in common:
-tests/norm_leaky_relu/test_norm_values.py, which runs on the emulator too."""
+planes and columns, accesses of 16 bytes and of one element, one split and several, what stands between the passes. What all
+devices have in common: tests/norm_leaky_relu/test_norm_values.py, which runs on the emulator too."""
+
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
 from cases import DTYPES, HALF_DTYPES, assert_same_bits, misaligned, randn
-from emulated import ops, report
+from emulated import norms_folded_up_to, only_blocks, ops, report
 from norm_formula import KINDS, Operands, composition, operands, ours
 
 # Shape, memory format. A block holds 16 KiB of a channel (of all samples in batch norm).
@@ -22,8 +24,16 @@ LAYOUTS: dict[str, tuple[tuple[int, ...], str]] = {
     "columns, odd": ((2, 6, 31, 43), "channels_last"),
     "columns, stripes": ((2, 264, 3, 5), "channels_last"),
     "columns, odd stripes": ((2, 74, 3, 5), "channels_last"),
+    "columns, groups across stripes": ((2, 40, 5, 24), "channels_last"),
     "columns, many pairs of a group": ((1, 256, 12, 12), "channels_last"),
 }
+
+
+@pytest.fixture(params=["folded", "launches"])
+def folded(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Whether what lies between the passes is part of the second one, as in small tensors, or of a launch of its own."""
+    with norms_folded_up_to(1 << 24 if request.param == "folded" else 0):
+        yield request.param == "folded"
 
 
 def results(given: Operands, kind: str, grad_output: Tensor, function=ours) -> dict[str, Tensor]:
@@ -52,7 +62,7 @@ def check(given: Operands, kind: str) -> None:
 @pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_layouts(dtype: torch.dtype, layout: str, residual: bool) -> None:
+def test_layouts(dtype: torch.dtype, layout: str, residual: bool, folded: bool) -> None:
     shape, memory_format = LAYOUTS[layout]
     for kind in KINDS:
         check(operands(kind, shape, dtype, memory_format, residual), kind)
@@ -102,7 +112,7 @@ def test_signs_are_the_outputs(dtype: torch.dtype, layout: str) -> None:
 
 @pytest.mark.parametrize("layout", ["planes", "columns"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_memory_moves_no_more_than_it_must(dtype: torch.dtype, layout: str) -> None:
+def test_memory_moves_no_more_than_it_must(dtype: torch.dtype, layout: str, folded: bool) -> None:
     shape, memory_format = LAYOUTS[layout]
     given = operands("instance", shape, dtype, memory_format)._replace(running_mean=None, running_var=None)
     x, nbytes = given.input, given.input.nbytes
@@ -140,6 +150,62 @@ def test_what_a_block_holds_is_read_once(dtype: torch.dtype) -> None:
     moved = report()
     assert moved.blocks == groups
     assert (moved.loads.bytes, moved.stores.bytes) == (2 * nbytes + statistics.nbytes, nbytes)
+
+
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if "many" not in name])
+def test_a_launch_between_makes_the_same(layout: str) -> None:
+    """Up to the order in which doubles are added up."""
+    shape, memory_format = LAYOUTS[layout]
+    for kind in KINDS:
+        given = operands(kind, shape, torch.float64, memory_format, residual=True)
+        grad_output = randn(*shape, dtype=torch.float64, seed=9)
+        found = results(given, kind, grad_output)
+        with norms_folded_up_to(0):
+            for name, value in results(given, kind, grad_output).items():
+                torch.testing.assert_close(found[name], value, rtol=1e-13, atol=1e-13, msg=f"{kind} {name}")
+
+
+def launches_of_step(
+    kind: str,
+    shape: tuple[int, ...],
+    memory_format: str,
+    training: bool = True,
+    num_groups: int = 32,
+    dtype: torch.dtype = torch.bfloat16,
+) -> tuple[int, int]:
+    given = operands("batch", shape, dtype, memory_format)
+    running = (given.running_mean, given.running_var) if kind == "batch" else (None, None)
+    groups = {"batch": 0, "instance": shape[1], "group": num_groups}[kind]
+    _, statistics, mask = ops.norm_leaky_relu_forward(
+        given.input, given.weight, given.bias, *running, None, groups, training, 0.1, 1e-5, 0.1, False
+    )
+    forward = report().launches
+    ops.norm_leaky_relu_backward(
+        given.input, given.input, statistics, given.weight, mask, groups, training, 1e-5, 0.1, [True, True, True, False]
+    )
+    return forward, report().launches
+
+
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("shape", [(2, 320, 8, 64), (32, 1024, 13, 13), (8, 256, 26, 26)], ids=str)
+def test_small_layers_take_two_launches_each_way(shape: tuple[int, ...], memory_format: str, folded: bool) -> None:
+    with only_blocks(0):
+        for kind in ("batch", "instance", "group"):
+            if (kind, shape[0], memory_format) == ("group", 32, "contiguous"):
+                continue  # 32,768 blocks with 32 channels to a group would read 16 MiB of sums
+            launches = launches_of_step(kind, shape, memory_format)
+            assert max(launches) <= 2 or not folded, kind
+            # Some pairs of a group are too many for one block; some groups are held.
+            assert memory_format == "contiguous" or folded or min(launches) >= 3, kind
+        forward, backward = launches_of_step("batch", shape, memory_format, training=False)
+        assert forward == (1 if folded else 2)
+        assert backward == (1 if memory_format == "contiguous" else 2 if folded else 3)  # held, or not
+
+
+def test_a_second_pass_takes_many_pairs_of_a_group_as_they_are() -> None:
+    with only_blocks(0, -1):
+        launches = launches_of_step("group", (1, 15, 347, 119), "channels_last", num_groups=1, dtype=torch.float64)
+    assert launches == (2, 2)
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if "many" not in name])
