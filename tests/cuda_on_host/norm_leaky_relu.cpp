@@ -123,9 +123,8 @@ struct HostBackend {
 } // namespace
 
 TORCH_LIBRARY_FRAGMENT(cuda_on_host, m) {
-  m.def("fold_norms_up_to(int bytes) -> int", [](int64_t bytes) {
-    return std::exchange(NormCuda::folded_bytes, bytes);
-  });
+  m.def(
+      "fold_norms_up_to(int bytes) -> int", [](int64_t bytes) { return std::exchange(NormCuda::folded_bytes, bytes); });
 }
 
 TORCH_LIBRARY_IMPL(leakyrelu_ext, CPU, m) {
