@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
 
 from cases import DTYPES, HALF_DTYPES, assert_same_bits, misaligned, randn
 from emulated import norms_folded_up_to, only_blocks, ops, report
-from norm_formula import KINDS, Operands, composition, operands, ours
+from norm_formula import KINDS, Operands, composition, contiguous, operands, ours, results
 
 # Shape, memory format. A block holds 16 KiB of a channel (of all samples in batch norm).
 LAYOUTS: dict[str, tuple[tuple[int, ...], str]] = {
@@ -36,22 +35,11 @@ def folded(request: pytest.FixtureRequest) -> Iterator[bool]:
         yield request.param == "folded"
 
 
-def results(given: Operands, kind: str, grad_output: Tensor, function=ours) -> dict[str, Tensor]:
-    leaves = given.leaves()
-    output = function(kind, leaves)
-    wanted = leaves.differentiable()
-    grads = torch.autograd.grad(output, list(wanted.values()), grad_output.to(output.dtype))
-    running = {"running_mean": leaves.running_mean, "running_var": leaves.running_var}
-    found = {"output": output.detach(), **dict(zip(wanted, grads, strict=True))}
-    return found | {name: statistic for name, statistic in running.items() if statistic is not None}
-
-
 def check(given: Operands, kind: str) -> None:
     """Against float64: a few roundings of the largest result. (The error next to PyTorch's own: test_norm_values.py.)"""
     grad_output = torch.empty_like(given.input).copy_(randn(*given.input.shape, dtype=given.input.dtype, seed=9))
-    actual = results(given, kind, grad_output)
-    contiguous = Operands(*(None if t is None else t.contiguous() for t in given))
-    expected = results(contiguous.to(torch.float64), kind, grad_output, composition)
+    actual = results(ours, kind, given, grad_output)
+    expected = results(composition, kind, contiguous(given).to(torch.float64), grad_output)
     for name, value in expected.items():
         # PyTorch's own is as far from the truth in float64; sums that become a parameter's gradient are of float32.
         roundings = 1000 if given.input.dtype == torch.float64 else 8
@@ -159,9 +147,9 @@ def test_a_launch_between_makes_the_same(layout: str) -> None:
     for kind in KINDS:
         given = operands(kind, shape, torch.float64, memory_format, residual=True)
         grad_output = randn(*shape, dtype=torch.float64, seed=9)
-        found = results(given, kind, grad_output)
+        found = results(ours, kind, given, grad_output)
         with norms_folded_up_to(0):
-            for name, value in results(given, kind, grad_output).items():
+            for name, value in results(ours, kind, given, grad_output).items():
                 torch.testing.assert_close(found[name], value, rtol=1e-13, atol=1e-13, msg=f"{kind} {name}")
 
 
@@ -213,7 +201,7 @@ def test_the_same_each_time(layout: str) -> None:
     shape, memory_format = LAYOUTS[layout]
     for kind in KINDS:
         given = operands(kind, shape, torch.float32, memory_format, residual=True)
-        first, again = (results(given, kind, randn(*shape, seed=9)) for _ in range(2))
+        first, again = (results(ours, kind, given, randn(*shape, seed=9)) for _ in range(2))
         for name, value in first.items():
             assert_same_bits(again[name], value)
 

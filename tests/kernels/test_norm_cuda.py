@@ -5,16 +5,19 @@ import torch
 import torch.nn.functional as F
 
 import cases
-from cases import assert_same_bits, randn
+from cases import HALF_DTYPES, assert_same_bits, randn
 from leakyrelu_ext import InstanceNormLeakyReLU2d, instance_norm_leaky_relu
+from norm_formula import KINDS, MEMORY_FORMATS, assert_as_exact_as_pytorch, operands
 
 pytestmark = [pytest.mark.gpu, pytest.mark.native]
 GIB = 2**30
-# What a block holds, planes in several splits, columns.
+# What a block holds, planes in several splits, columns: these two once small, once with a launch between the passes.
 INPUTS = {
     "held": lambda seed: randn(4, 8, 16, 16, seed=seed),
     "planes": lambda seed: randn(4, 8, 256, 256, seed=seed),
-    "columns": lambda seed: randn(4, 64, 64, 64, seed=seed).contiguous(memory_format=torch.channels_last),
+    "columns": lambda seed: randn(4, 64, 32, 32, seed=seed).contiguous(memory_format=torch.channels_last),
+    "large planes": lambda seed: randn(8, 8, 256, 320, seed=seed),
+    "large columns": lambda seed: randn(8, 64, 96, 96, seed=seed).contiguous(memory_format=torch.channels_last),
 }
 
 
@@ -55,6 +58,15 @@ def test_the_same_each_time(of_seed) -> None:
     for _ in range(20):
         for actual, expected in zip(step(module, x), first, strict=True):
             assert_same_bits(actual, expected)
+
+
+@pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
+@pytest.mark.parametrize("layout", MEMORY_FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF_DTYPES])
+@pytest.mark.parametrize("kind", KINDS)
+def test_errors_of_large_tensors(kind: str, dtype: torch.dtype, layout: str, residual: bool) -> None:
+    """Beyond 16 MiB there is a launch between the passes (those below: test_norm_values.py)."""
+    assert_as_exact_as_pytorch(kind, operands(kind, (16, 16, 200, 240), dtype, layout, residual))
 
 
 def test_no_synchronisation() -> None:

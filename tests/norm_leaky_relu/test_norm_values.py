@@ -10,45 +10,22 @@ from hypothesis import strategies as st
 import leakyrelu_ext
 from cases import DTYPES, HALF_DTYPES, assert_same_bits, misaligned, randn
 from leakyrelu_ext import batch_norm_leaky_relu, group_norm_leaky_relu, instance_norm_leaky_relu
-from norm_formula import KINDS, MEMORY_FORMATS, Operands, composition, operands, ours
+from norm_formula import (
+    EMULATED,
+    KINDS,
+    MEMORY_FORMATS,
+    Operands,
+    assert_as_exact_as_pytorch,
+    composition,
+    contiguous,
+    operands,
+    ours,
+    results,
+)
 
 NATIVE = leakyrelu_ext.build_info()["native"]
-EMULATED = hasattr(torch.ops.cuda_on_host, "report")  # --cuda-on-host
 # Odd sizes around the width of every tier's registers; rows shorter than one; rows and images of several lots.
 SHAPES = [(2, 6, 5, 7), (3, 4, 9), (2, 34, 3, 11), (2, 4, 130, 129), (1, 6, 7, 9, 8), (3, 2, 1, 5)]
-
-
-def results(function, kind, given, grad_output, **settings):
-    """The result, the gradients and the running statistics, by name."""
-    leaves = given.leaves()
-    output = function(kind, leaves, **settings)
-    wanted = leaves.differentiable()
-    grads = torch.autograd.grad(output, list(wanted.values()), grad_output.to(output.dtype))
-    running = {"running_mean": leaves.running_mean, "running_var": leaves.running_var}
-    found = {"output": output.detach(), **dict(zip(wanted, grads, strict=True))}
-    return found | {name: statistic for name, statistic in running.items() if statistic is not None}
-
-
-def contiguous(given):
-    return Operands(*(None if t is None else t.contiguous() for t in given))
-
-
-def assert_as_exact_as_pytorch(kind, given, factor=1.1, **settings):
-    """The largest error against float64 is at most PyTorch's own in its better layout, or that of rounding the result."""
-    grad_output = randn(*given.input.shape, dtype=given.input.dtype, seed=9)
-    exact = results(composition, kind, contiguous(given).to(torch.float64), grad_output, **settings)
-    theirs = results(composition, kind, contiguous(given), grad_output, **settings)
-    actual = results(ours, kind, given, grad_output, **settings)
-    for name, value in actual.items():
-        assert value.dtype == theirs[name].dtype
-        expected = exact[name]
-        rounding = torch.finfo(value.dtype).eps * expected.abs().max()
-        if EMULATED and name == "running_mean":  # next to PyTorch's on the CPU, whose sums are of float64
-            rounding = rounding + torch.finfo(value.dtype).eps * given.input.double().std()
-        error, accepted = (((r.double() - expected).abs()).max() for r in (value, theirs[name]))
-        accepted = accepted.nan_to_num(0, posinf=0)  # torch 2.7's group norm overflows at 1e30
-        assert error <= factor * accepted + 2 * rounding, (name, error, accepted, rounding)
-    return actual
 
 
 @pytest.mark.native

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from cases import randn
 
 KINDS = ("batch", "instance", "group")
 GROUPS = 2
+EMULATED = hasattr(torch.ops.cuda_on_host, "report")  # --cuda-on-host
 MEMORY_FORMATS = {
     "contiguous": {},
     "channels_last": {4: torch.channels_last, 5: torch.channels_last_3d},
@@ -104,3 +106,38 @@ def elementary(kind: str, given: Operands, training: bool = True, slope: float =
     shape = (channels,) + (1,) * (input.dim() - 2)
     normalized = normalized * weight.view(shape) + bias.view(shape)
     return F.leaky_relu(normalized if residual is None else normalized + residual, slope)
+
+
+def results(
+    function: Callable[..., Tensor], kind: str, given: Operands, grad_output: Tensor, **settings: Any
+) -> dict[str, Tensor]:
+    """The result, the gradients and the running statistics, by name."""
+    leaves = given.leaves()
+    output = function(kind, leaves, **settings)
+    wanted = leaves.differentiable()
+    grads = torch.autograd.grad(output, list(wanted.values()), grad_output.to(output.dtype))
+    running = {"running_mean": leaves.running_mean, "running_var": leaves.running_var}
+    found = {"output": output.detach(), **dict(zip(wanted, grads, strict=True))}
+    return found | {name: statistic for name, statistic in running.items() if statistic is not None}
+
+
+def contiguous(given: Operands) -> Operands:
+    return Operands(*(None if t is None else t.contiguous() for t in given))
+
+
+def assert_as_exact_as_pytorch(kind: str, given: Operands, factor: float = 1.1, **settings: Any) -> dict[str, Tensor]:
+    """The largest error against float64 is at most PyTorch's own in its better layout, or that of rounding the result."""
+    grad_output = randn(*given.input.shape, dtype=given.input.dtype, seed=9)
+    exact = results(composition, kind, contiguous(given).to(torch.float64), grad_output, **settings)
+    theirs = results(composition, kind, contiguous(given), grad_output, **settings)
+    actual = results(ours, kind, given, grad_output, **settings)
+    for name, value in actual.items():
+        assert value.dtype == theirs[name].dtype
+        expected = exact[name]
+        rounding = torch.finfo(value.dtype).eps * expected.abs().max()
+        if EMULATED and name == "running_mean":  # next to PyTorch's on the CPU, whose sums are of float64
+            rounding = rounding + torch.finfo(value.dtype).eps * given.input.double().std()
+        error, accepted = (((r.double() - expected).abs()).max() for r in (value, theirs[name]))
+        accepted = accepted.nan_to_num(0, posinf=0)  # torch 2.7's group norm overflows at 1e30
+        assert error <= factor * accepted + 2 * rounding, (name, error, accepted, rounding)
+    return actual
