@@ -131,12 +131,9 @@ struct NormChain {
 
   /// Of a line's, in shared memory; first: the first channel's place.
   __device__ __forceinline__ void take(const opmath (&of_line)[3][kFoldedChannels], int first) {
-#pragma unroll
-    for (int j = 0; j < channels; ++j) {
-      along[j] = of_line[0][first + j];
-      offset[j] = of_line[1][first + j];
-      rstd[j] = of_line[2][first + j];
-    }
+    copy_values(along, of_line[0] + first);
+    copy_values(offset, of_line[1] + first);
+    copy_values(rstd, of_line[2] + first);
   }
 
   /// entry: of the first channel.
@@ -376,11 +373,13 @@ __global__ C10_LAUNCH_BOUNDS_2(kNormThreads, (columns || with_mask ? 2 : 3)) voi
 /// pairs: walk.pairs() of them.
 template <typename T>
 cudaError_t run_norm_sums(const NormGradients<T>& gradients, const NormWalk& walk, double* pairs, cudaStream_t stream) {
-  return with_constant(walk.columns, [&](auto columns) {
-    const auto kernel = gradients.mask != nullptr ? norm_sums_kernel<T, columns.value, true>
-                                                  : norm_sums_kernel<T, columns.value, false>;
-    return launch_norm(kernel, walk.blocks(), walk.threads, stream, gradients, walk, pairs);
-  });
+  return with_constants(
+      [&](auto columns, auto with_mask) {
+        return launch_norm(
+            norm_sums_kernel<T, columns.value, with_mask.value>, walk.blocks(), walk.threads, stream, gradients, walk,
+            pairs);
+      },
+      walk.columns, gradients.mask != nullptr);
 }
 
 template <typename T>
@@ -400,15 +399,13 @@ cudaError_t run_norm_backward(
     const NormGradOutputs<T>& outputs,
     const NormWalk& walk,
     cudaStream_t stream) {
-  return with_constant(walk.columns, [&](auto columns) {
-    return with_constant(gradients.mask != nullptr, [&](auto with_mask) {
-      return with_constant(walk.folded && finish.pairs != nullptr, [&](auto folded) {
+  return with_constants(
+      [&](auto columns, auto with_mask, auto folded) {
         return launch_norm(
             norm_backward_kernel<T, columns.value, with_mask.value, folded.value>, walk.blocks(), walk.threads, stream,
             gradients, coefficients, finish, outputs, walk);
-      });
-    });
-  });
+      },
+      walk.columns, gradients.mask != nullptr, walk.folded && finish.pairs != nullptr);
 }
 
 } // namespace leakyrelu_ext::cuda

@@ -58,6 +58,14 @@ __device__ __forceinline__ void load_values(Value (&to)[count], const Value* fro
   }
 }
 
+template <typename Value, int count>
+__device__ __forceinline__ void copy_values(Value (&to)[count], const Value* from) {
+#pragma unroll
+  for (int j = 0; j < count; ++j) {
+    to[j] = from[j];
+  }
+}
+
 /// Every thread's value, added up: for all threads. shared: one value per thread; threads: a power of two.
 __device__ __forceinline__ double total_of_block(double value, double* shared) {
   const auto thread = static_cast<int>(threadIdx.x);
@@ -153,12 +161,9 @@ struct NormAffine {
   }
   /// Of a line's, in shared memory; first: the first channel's place.
   __device__ __forceinline__ void take(const opmath (&of_line)[3][kFoldedChannels], int first) {
-#pragma unroll
-    for (int j = 0; j < channels; ++j) {
-      mean[j] = of_line[0][first + j];
-      scale[j] = of_line[1][first + j];
-      shift[j] = of_line[2][first + j];
-    }
+    copy_values(mean, of_line[0] + first);
+    copy_values(scale, of_line[1] + first);
+    copy_values(shift, of_line[2] + first);
   }
 };
 
@@ -218,10 +223,17 @@ inline int threads_for(int64_t count) {
   return std::max(kRow, at_least_power_of_two(count, kNormThreads));
 }
 
-/// Calls run(condition) with a constant.
+/// Calls run(conditions...) with constants.
 template <typename Run>
-cudaError_t with_constant(bool condition, const Run& run) {
-  return condition ? run(std::true_type()) : run(std::false_type());
+cudaError_t with_constants(const Run& run) {
+  return run();
+}
+template <typename Run, typename... Others>
+cudaError_t with_constants(const Run& run, bool condition, Others... others) {
+  const auto with = [&](auto constant) {
+    return with_constants([&](auto... constants) { return run(constant, constants...); }, others...);
+  };
+  return condition ? with(std::true_type()) : with(std::false_type());
 }
 
 /// Joins the pairs of each entry into one, a block per entry. moments: of moments; else of sums.

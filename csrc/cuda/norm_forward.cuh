@@ -393,9 +393,12 @@ __global__ C10_LAUNCH_BOUNDS_2(kNormThreads, 3) void norm_forward_kernel(
 /// pairs: walk.pairs() of them.
 template <typename T>
 cudaError_t run_norm_moments(const T* input, const NormWalk& walk, double* pairs, cudaStream_t stream) {
-  return with_constant(walk.columns, [&](auto columns) {
-    return launch_norm(norm_moments_kernel<T, columns.value>, walk.blocks(), walk.threads, stream, input, walk, pairs);
-  });
+  return with_constants(
+      [&](auto columns) {
+        return launch_norm(
+            norm_moments_kernel<T, columns.value>, walk.blocks(), walk.threads, stream, input, walk, pairs);
+      },
+      walk.columns);
 }
 
 template <typename T>
@@ -412,15 +415,13 @@ cudaError_t run_norm_update(const NormWalk& walk, const NormFinish<T>& finish, c
 template <typename T>
 cudaError_t run_norm_forward(
     const NormOutputs<T>& outputs, const NormFinish<T>& finish, const NormWalk& walk, cudaStream_t stream) {
-  return with_constant(walk.columns, [&](auto columns) {
-    return with_constant(outputs.residual != nullptr, [&](auto with_residual) {
-      return with_constant(walk.folded, [&](auto folded) {
+  return with_constants(
+      [&](auto columns, auto with_residual, auto folded) {
         return launch_norm(
             norm_forward_kernel<T, columns.value, with_residual.value, folded.value>, walk.blocks(), walk.threads,
             stream, outputs, finish, walk);
-      });
-    });
-  });
+      },
+      walk.columns, outputs.residual != nullptr, walk.folded);
 }
 
 } // namespace leakyrelu_ext::cuda

@@ -238,9 +238,13 @@ __global__ C10_LAUNCH_BOUNDS_2(kNormThreads, 3) void norm_held_backward_kernel(
 template <typename T>
 cudaError_t run_norm_held_forward(
     const NormOutputs<T>& outputs, const NormFinish<T>& finish, const NormWalk& walk, cudaStream_t stream) {
-  const auto kernel =
-      outputs.residual != nullptr ? norm_held_forward_kernel<T, true> : norm_held_forward_kernel<T, false>;
-  return launch_norm(kernel, walk.blocks(), walk.threads, stream, outputs, finish, walk);
+  return with_constants(
+      [&](auto with_residual) {
+        return launch_norm(
+            norm_held_forward_kernel<T, with_residual.value>, walk.blocks(), walk.threads, stream, outputs, finish,
+            walk);
+      },
+      outputs.residual != nullptr);
 }
 
 template <typename T>
@@ -251,9 +255,13 @@ cudaError_t run_norm_held_backward(
     double* pairs,
     const NormWalk& walk,
     cudaStream_t stream) {
-  const auto kernel =
-      gradients.mask != nullptr ? norm_held_backward_kernel<T, true> : norm_held_backward_kernel<T, false>;
-  return launch_norm(kernel, walk.blocks(), walk.threads, stream, gradients, finish, outputs, pairs, walk);
+  return with_constants(
+      [&](auto with_mask) {
+        return launch_norm(
+            norm_held_backward_kernel<T, with_mask.value>, walk.blocks(), walk.threads, stream, gradients, finish,
+            outputs, pairs, walk);
+      },
+      gradients.mask != nullptr);
 }
 
 } // namespace leakyrelu_ext::cuda

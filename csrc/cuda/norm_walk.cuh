@@ -99,14 +99,15 @@ constexpr int64_t kNormMost = 16384;
 constexpr int64_t kNormMostOfColumns = 65536; // each split costs a pair per channel
 
 // Tensors up to this size take about as long as launches do: one less counts for more than pairs that are read several times.
-constexpr int64_t kNormFoldedBytes = int64_t(1) << 24;
-constexpr int64_t kFoldedPairs = int64_t(1)
-    << 22;                                // bytes that all blocks read; GPUs with few float64 units add them up, too
-constexpr int64_t kFoldedBlocks = 384;    // at least, or at most
-constexpr int64_t kFoldedOfBlock = 12288; // elements of a block
-constexpr int kFoldedLanes = 4;           // 64 bytes; the fewer channels a block has, the fewer pairs it reads
-constexpr int kFoldedChannels = 32;       // of a line, at most
-constexpr int kFoldedOfThread = 16;       // pairs
+constexpr int64_t kNormFoldedBytes = int64_t{1} << 24;
+// Bytes of pairs that all blocks read. GPUs with few float64 units add them up, too.
+constexpr int64_t kFoldedPairs = int64_t{1} << 22;
+// There are at least so many blocks, or blocks have at most so many elements.
+constexpr int64_t kFoldedBlocks = 384;
+constexpr int64_t kFoldedOfBlock = 12288;
+constexpr int kFoldedLanes = 4;     // 64 bytes; the fewer channels a block has, the fewer pairs it reads
+constexpr int kFoldedChannels = 32; // of a line, at most
+constexpr int kFoldedOfThread = 16; // pairs, at most
 
 /// `aligned`: the memory allows 16-byte accesses.
 template <typename T>
